@@ -1,0 +1,1 @@
+"""recipe -> objective -> trainer -> weights"""

@@ -1,0 +1,1 @@
+"""component name -> its recipe and objective"""

@@ -1,0 +1,75 @@
+"""clips -> reconstruction and posterior -> MSE + L1 + KL"""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from aiprod_components.miniature.world import SceneMix
+from aiprod_components.models.checkpoint import save_model
+from aiprod_components.models.video_vae import VideoVAE, VideoVAEConfig
+from aiprod_components.training.config import BaseRecipe, Strict
+from aiprod_components.training.dataset import clips_of, draw_seeds, scenes_of, step_rng, to_unit
+
+
+class ClipShape(Strict):
+    """One kind of batch, and how often it is drawn."""
+
+    batch: PositiveInt
+    num_frames: PositiveInt
+    size: PositiveInt
+    weight: PositiveFloat
+
+
+class VAERecipe(BaseRecipe):
+    component: Literal["vae"]
+    model: VideoVAEConfig
+    clips: list[ClipShape]
+    plain_mix: SceneMix
+    full_mix: SceneMix
+    full_share: float = Field(ge=0, le=1)
+    mse_weight: float = 1.0
+    l1_weight: float = 0.0
+    kl_weight: float = 0.1
+    statistics_clips: PositiveInt = 256
+
+
+class VAEObjective:
+    def __init__(self, recipe: VAERecipe, *, output: Path) -> None:
+        self.recipe, self.output = recipe, output
+        torch.manual_seed(recipe.seed)
+        self.model = VideoVAE(recipe.model).to(memory_format=torch.channels_last_3d)
+
+    def loss(self, step: int) -> dict[str, Tensor]:
+        frames = self._batch(step)
+        generator = torch.Generator().manual_seed(step)
+        shape = (len(frames), self.recipe.model.latent_channels, (frames.shape[2] + 3) // 4, frames.shape[3] // 16, frames.shape[4] // 16)
+        reconstruction, posterior = self.model(frames, torch.randn(shape, generator=generator).to(frames.device))
+        mse, l1 = F.mse_loss(reconstruction, frames), F.l1_loss(reconstruction, frames)
+        kl = posterior.kl()
+        loss = self.recipe.mse_weight * mse + self.recipe.l1_weight * l1 + self.recipe.kl_weight * kl
+        return {"loss": loss, "mse": mse, "l1": l1, "kl": kl}
+
+    def finish(self, model: nn.Module) -> None:
+        """Stores the channels' statistics in the weights, then writes them."""
+        assert isinstance(model, VideoVAE)
+        latents = [self._mu(model, self._batch(-1 - k)) for k in range(self.recipe.statistics_clips // 8)]
+        per_channel = torch.cat(latents, dim=1)
+        model.mean.copy_(per_channel.mean(dim=1))
+        model.std.copy_(per_channel.std(dim=1))
+        save_model(model, self.output / "vae", dtype=torch.float16)
+
+    def _mu(self, model: VideoVAE, frames: Tensor) -> Tensor:
+        with torch.no_grad():
+            return model.posterior(frames).mu.float().movedim(1, 0).flatten(start_dim=1)
+
+    def _batch(self, step: int) -> Tensor:
+        recipe, rng = self.recipe, step_rng(self.recipe.seed, step)
+        shape = rng.choices(recipe.clips, weights=[clip.weight for clip in recipe.clips])[0]
+        mix = recipe.full_mix if rng.random() < recipe.full_share else recipe.plain_mix
+        scenes = scenes_of(draw_seeds(rng, shape.batch), mix=mix)
+        device = next(self.model.parameters()).device
+        return to_unit(clips_of(scenes, num_frames=shape.num_frames, size=shape.size)).to(device)

@@ -1,0 +1,108 @@
+"""objective -> steps -> checkpoints -> weights
+
+A step depends only on the recipe and its number, so a run that is stopped and started again goes on as if it had not been.
+"""
+
+import json
+import math
+import time
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from aiprod_components.training.config import BaseRecipe, Schedule
+
+
+class Objective(Protocol):
+    """What is trained, on what, towards what."""
+
+    model: nn.Module
+
+    def loss(self, step: int) -> dict[str, Tensor]:
+        """The batch of `step` through the model; `loss` is descended, the rest is logged."""
+        ...
+
+    def finish(self, model: nn.Module) -> None:
+        """Writes the averaged weights where the family finds them."""
+        ...
+
+
+def learning_rate(schedule: Schedule, *, step: int) -> float:
+    progress = (step + 1) / schedule.steps
+    if progress < schedule.warmup:
+        return schedule.learning_rate * progress / schedule.warmup
+    fall = (progress - schedule.warmup) / (1 - schedule.warmup)
+    return schedule.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fall)))
+
+
+class Trainer:
+    """Runs an objective to its last step. `folder` keeps the checkpoint and the log (`log.jsonl`)."""
+
+    def __init__(self, objective: Objective, recipe: BaseRecipe, *, folder: Path) -> None:
+        self.objective, self.schedule, self.folder = objective, recipe.schedule, folder
+        self.device = torch.device(recipe.device)
+        torch.set_num_threads(recipe.threads)
+        objective.model.to(self.device)
+        self.average = deepcopy(objective.model).requires_grad_(False)
+        self.parameters = [p for p in objective.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, betas=(0.9, 0.98), weight_decay=recipe.schedule.weight_decay, fused=True)
+        self.step = 0
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def run(self) -> None:
+        self._resume()
+        saved = logged = time.monotonic()
+        while self.step < self.schedule.steps:
+            figures = self._train_step()
+            self.step += 1
+            now = time.monotonic()
+            if self.step % 25 == 0:
+                self._log(figures, seconds_a_step=(now - logged) / 25)
+                logged = time.monotonic()
+            if now - saved > self.schedule.checkpoint_every_seconds or self.step == self.schedule.steps:
+                self._save()
+                saved = time.monotonic()
+        self.objective.finish(self.average)
+
+    def _train_step(self) -> dict[str, Tensor]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.schedule, step=self.step)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            figures = self.objective.loss(self.step)
+        figures["loss"].backward()
+        figures["gradient_norm"] = nn.utils.clip_grad_norm_(self.parameters, self.schedule.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        # The average follows quickly at first, so that short runs are not averages of their start.
+        decay = min(self.schedule.ema_decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.objective.model.parameters()), 1 - decay)
+        return figures
+
+    def _log(self, figures: dict[str, Tensor], *, seconds_a_step: float) -> None:
+        record: dict[str, Any] = {name: round(value.item(), 5) for name, value in figures.items()}
+        with (self.folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps({"step": self.step, **record, "seconds": round(seconds_a_step, 3)}) + "\n")
+
+    def _save(self) -> None:
+        state = {
+            "step": self.step,
+            "model": self.objective.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        torch.save(state, self.folder / "checkpoint.partial")
+        (self.folder / "checkpoint.partial").replace(self.folder / "checkpoint.pt")
+
+    def _resume(self) -> None:
+        checkpoint = self.folder / "checkpoint.pt"
+        if not checkpoint.is_file():
+            return
+        state = torch.load(checkpoint, map_location=self.device, weights_only=True)
+        self.step = state["step"]
+        self.objective.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
