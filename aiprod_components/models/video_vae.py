@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, reduce, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -69,6 +69,9 @@ class CausalConv3d(nn.Conv3d):
     def __init__(self, in_channels: int, out_channels: int, *, kernel: Stride = (3, 3, 3), stride: Stride = (1, 1, 1)) -> None:
         space = ((kernel[1] - stride[1] + 1) // 2, (kernel[2] - stride[2] + 1) // 2)
         super().__init__(in_channels, out_channels, kernel, stride, padding=(0, *space))
+        # Variance is kept and nothing is added: with PyTorch's default, biases drown flat pictures and training stalls.
+        nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
+        nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor, history: History) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
@@ -89,23 +92,43 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.norm1, self.conv1 = ChannelNorm(channels), CausalConv3d(channels, channels)
         self.norm2, self.conv2 = ChannelNorm(channels), CausalConv3d(channels, channels)
+        nn.init.zeros_(self.conv2.weight)
 
     def forward(self, x: Tensor, history: History) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)), history)
         return x + self.conv2(F.silu(self.norm2(h)), history)
 
 
+class Downsample(nn.Module):
+    """A strided convolution beside a shortcut that averages groups of space-to-channel values (DC-AE, Chen et al. 2024)."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: Stride) -> None:
+        super().__init__()
+        self.stride, self.out_channels = stride, out_channels
+        # Four wide where it strides, three in time where it does not: the specification's kernels.
+        self.convolution = CausalConv3d(in_channels, out_channels, kernel=(4 if stride[0] == 2 else 3, 4, 4), stride=stride)
+
+    def forward(self, x: Tensor, history: History) -> Tensor:
+        st, sh, sw = self.stride
+        padded = torch.cat([x[:, :, :1], x], dim=2) if st == 2 and history.is_first(self, x) else x
+        grouped = rearrange(padded, "b c (t st) (h sh) (w sw) -> b (c st sh sw) t h w", st=st, sh=sh, sw=sw)
+        return self.convolution(x, history) + reduce(grouped, "b (o g) t h w -> b o t h w", "mean", o=self.out_channels)
+
+
 class Upsample(nn.Module):
-    """Channels to space and time. Upsampling time by two makes the first frame one frame and every other one two."""
+    """Channels to space and time, beside a nearest-neighbour shortcut; the first frame stays one frame."""
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: Stride) -> None:
         super().__init__()
         self.stride = stride
-        self.expand = CausalConv3d(in_channels, out_channels * stride[0] * stride[1] * stride[2], kernel=(1, 1, 1))
+        expanded = out_channels * stride[0] * stride[1] * stride[2]
+        self.copies = expanded // in_channels
+        self.expand = CausalConv3d(in_channels, expanded, kernel=(1, 1, 1))
 
     def forward(self, x: Tensor, history: History) -> Tensor:
         st, sh, sw = self.stride
-        x = rearrange(self.expand(x, history), "b (c st sh sw) t h w -> b c (t st) (h sh) (w sw)", st=st, sh=sh, sw=sw)
+        x = self.expand(x, history) + repeat(x, "b c t h w -> b (c n) t h w", n=self.copies)
+        x = rearrange(x, "b (c st sh sw) t h w -> b c (t st) (h sh) (w sw)", st=st, sh=sh, sw=sw)
         return x[:, :, st - 1 :] if history.is_first(self, x) else x
 
 
@@ -140,23 +163,24 @@ class TemporalAttention(nn.Module):
 class Encoder(nn.Module):
     def __init__(self, config: VideoVAEConfig) -> None:
         super().__init__()
-        self.levels = nn.ModuleList()
-        channels = 3
-        for width, stride in zip(config.widths, config.strides, strict=True):
-            # Four wide where it strides, three in time where it does not: the specification's kernels.
-            kernel = (4 if stride[0] == 2 else 3, 4, 4)
-            blocks = [ResidualBlock(width) for _ in range(config.residual_blocks)]
-            self.levels.extend([CausalConv3d(channels, width, kernel=kernel, stride=stride), *blocks])
-            channels = width
-        self.norm = ChannelNorm(channels)
-        self.mu = CausalConv3d(channels, config.latent_channels, kernel=(1, 1, 1))
-        self.logvar = CausalConv3d(channels, config.latent_channels, kernel=(1, 1, 1))
+        first, *_ = config.widths
+        self.levels = nn.ModuleList([CausalConv3d(3, first, kernel=(3, 4, 4), stride=config.strides[0])])
+        self.levels.extend(ResidualBlock(first) for _ in range(config.residual_blocks))
+        for above, width, stride in zip(config.widths, config.widths[1:], config.strides[1:], strict=False):
+            self.levels.append(Downsample(above, width, stride=stride))
+            self.levels.extend(ResidualBlock(width) for _ in range(config.residual_blocks))
+        self.norm = ChannelNorm(config.widths[-1])
+        self.mu = CausalConv3d(config.widths[-1], config.latent_channels, kernel=(1, 1, 1))
+        self.logvar = CausalConv3d(config.widths[-1], config.latent_channels, kernel=(1, 1, 1))
+        # Nearly certain at first: with unit variance the decoder sees noise alone and learns to ignore it.
+        nn.init.zeros_(self.logvar.weight)
+        nn.init.constant_(self.logvar.bias, -6.0)
 
     def forward(self, x: Tensor, history: History) -> Posterior:
         for layer in self.levels:
             x = layer(x, history)
         x = F.silu(self.norm(x))
-        return Posterior(self.mu(x, history), self.logvar(x, history).clamp(-20, 10))
+        return Posterior(self.mu(x, history).float(), self.logvar(x, history).float().clamp(-20, 10))
 
 
 class Decoder(nn.Module):
@@ -171,14 +195,17 @@ class Decoder(nn.Module):
                 self.levels.append(Upsample(width, config.widths[level - 1], stride=config.strides[level]))
         self.norm = ChannelNorm(config.widths[0])
         self.smooth = CausalConv3d(config.widths[0], config.widths[0])
-        self.to_pixels = Upsample(config.widths[0], 3, stride=config.strides[0])
+        self.pixel_stride = config.strides[0]
+        self.to_pixels = CausalConv3d(config.widths[0], 3 * self.pixel_stride[1] * self.pixel_stride[2], kernel=(1, 1, 1))
 
     def forward(self, z: Tensor, history: History) -> Tensor:
         x = self.attention(z, history)
         for layer in self.levels:
             x = layer(x, history)
         x = self.smooth(F.silu(self.norm(x)), history)
-        return torch.sigmoid(self.to_pixels(F.silu(x), history).float())
+        _, sh, sw = self.pixel_stride
+        pixels = rearrange(self.to_pixels(F.silu(x), history), "b (c sh sw) t h w -> b c t (h sh) (w sw)", sh=sh, sw=sw)
+        return torch.sigmoid(pixels.float())
 
 
 class VideoVAE(nn.Module):

@@ -2,14 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from aiprod_components.training.objectives.vae import VAEObjective, VAERecipe
+from aiprod_components.training.objectives import COMPONENTS
 from aiprod_components.training.trainer import Trainer
 
-COMPONENTS: dict[str, tuple[Any, Any]] = {"vae": (VAERecipe, VAEObjective)}
 SHIPPED_WEIGHTS = Path(__file__).parents[1] / "miniature" / "weights"
 
 

@@ -3,9 +3,7 @@
 import random
 from collections.abc import Sequence
 
-import torch
-from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from aiprod_components.miniature.render import render_frames
@@ -31,8 +29,3 @@ def draw_seeds(rng: random.Random, count: int) -> list[int]:
 
 def clips_of(scenes: Sequence[Scene], *, num_frames: int, size: int) -> UInt8[Tensor, "B T H W 3"]:
     return render_frames(scenes, num_frames=num_frames, height=size, width=size, frame_rate=FRAME_RATE)
-
-
-def to_unit(frames: UInt8[Tensor, "B T H W 3"]) -> Float[Tensor, "B 3 T H W"]:
-    """Bytes -> [0, 1], channels first but last in memory, which convolutions like best."""
-    return rearrange(frames, "b t h w c -> b c t h w").float().div_(255).contiguous(memory_format=torch.channels_last_3d)

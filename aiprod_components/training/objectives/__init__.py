@@ -1,1 +1,11 @@
 """component name -> its recipe and objective"""
+
+from typing import Any
+
+from aiprod_components.training.objectives.text import TextObjective, TextRecipe
+from aiprod_components.training.objectives.vae import VAEObjective, VAERecipe
+
+COMPONENTS: dict[str, tuple[Any, Any]] = {
+    "text_encoder": (TextRecipe, TextObjective),
+    "vae": (VAERecipe, VAEObjective),
+}

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from aiprod_components.media.frames import to_unit
 from aiprod_components.miniature.world import SceneMix
 from aiprod_components.models.checkpoint import save_model
 from aiprod_components.models.video_vae import VideoVAE, VideoVAEConfig
 from aiprod_components.training.config import BaseRecipe, Strict
-from aiprod_components.training.dataset import clips_of, draw_seeds, scenes_of, step_rng, to_unit
+from aiprod_components.training.dataset import clips_of, draw_seeds, scenes_of, step_rng
 
 
 class ClipShape(Strict):

@@ -1,0 +1,27 @@
+"""number of steps and tokens -> sigmas, falling from 1 to 0"""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TokenShift:
+    """More tokens need more of the time spent at high noise: the shift in log-SNR grows linearly with their number.
+
+    (Esser et al. 2024, section 5.3.2, as a line through two points as in LTX-Video, HaCohen et al. 2024.)
+    """
+
+    few_tokens: int
+    few_shift: float
+    many_tokens: int
+    many_shift: float
+
+    def at(self, num_tokens: int) -> float:
+        slope = (self.many_shift - self.few_shift) / (self.many_tokens - self.few_tokens)
+        return self.few_shift + slope * (num_tokens - self.few_tokens)
+
+
+def shifted_flow(num_inference_steps: int, *, shift: float) -> tuple[float, ...]:
+    """Evenly spaced times in (0, 1], each moved by e^shift towards 1: sigma = e^s / (e^s + 1/t - 1); then 0."""
+    times = [1 - step / num_inference_steps for step in range(num_inference_steps)]
+    return (*(math.exp(shift) / (math.exp(shift) + 1 / t - 1) for t in times), 0.0)

@@ -1,0 +1,38 @@
+"""`miniature`: the AIPROD v2 architecture at toy size, trained on a procedural world, shipped with its weights"""
+
+from pathlib import Path
+
+from aiprod_components.diffusion.schedulers import TokenShift
+from aiprod_components.families.base import Component, Family, Limits, SamplingDefaults
+from aiprod_components.models.backbone import BackboneConfig, HybridBackbone
+from aiprod_components.models.text_encoder import TextEncoder, TextEncoderConfig
+from aiprod_components.models.upsampler import LatentUpsampler, UpsamplerConfig
+from aiprod_components.models.video_vae import VideoVAE, VideoVAEConfig
+from aiprod_components.values import LatentGrid, VideoShape
+
+SHIPPED_WEIGHTS = Path(__file__).parents[1] / "miniature" / "weights"
+
+
+def make_miniature(*, weights: str | None) -> Family:
+    return Family(
+        name="miniature",
+        title="AIPROD v2 miniature: a procedural world, 128x128, two seconds",
+        licence="© Averroes, all rights reserved",
+        grid=LatentGrid(time=4, space=16, channels=64),
+        limits=Limits(max_frames=65, min_side=32, max_side=256, max_pixels=256 * 256, max_steps=100, max_prompt_bytes=500),
+        sampling=SamplingDefaults(
+            num_inference_steps=30,
+            guidance_scale=4.0,
+            shift=TokenShift(few_tokens=144, few_shift=0.5, many_tokens=576, many_shift=1.0),
+            refinement_sigmas=(0.909375, 0.725, 0.421875, 0.0),
+        ),
+        video=VideoShape(num_frames=33, height=128, width=128, frame_rate=16.0),
+        components={
+            "text_encoder": Component(TextEncoder, TextEncoderConfig, None),
+            "vae": Component(VideoVAE, VideoVAEConfig, None),
+            "denoiser": Component(HybridBackbone, BackboneConfig, None),
+            "upsampler": Component(LatentUpsampler, UpsamplerConfig, None),
+            "refiner": Component(HybridBackbone, BackboneConfig, None),
+        },
+        weights=SHIPPED_WEIGHTS if weights is None else Path(weights),
+    )

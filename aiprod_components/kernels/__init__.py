@@ -1,0 +1,1 @@
+"""tensors -> tensors, as fast as the machine allows"""

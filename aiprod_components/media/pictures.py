@@ -1,0 +1,54 @@
+"""uploaded bytes -> a picture that is known to be one -> a frame of the asked size"""
+
+import io
+import warnings
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from aiprod_components.errors import InvalidMediaError
+from aiprod_components.values import Picture
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+MAX_SIDE = 8192
+MAX_PIXELS = 33_000_000  # an 8K frame
+MAX_BYTES = 20_000_000
+
+
+def check_picture(data: bytes, *, field: str) -> Picture:
+    """Decodes an upload once, to know that it is whole. Raises InvalidMediaError naming the field and what is accepted."""
+    _decode(data, field=field)
+    return Picture(data)
+
+
+def read_picture(picture: Picture, *, height: int, width: int) -> UInt8[Tensor, "1 1 H W 3"]:
+    """Turns the picture upright, crops its middle to the frame's aspect and resizes it (Lanczos)."""
+    image = ImageOps.exif_transpose(_decode(picture.data, field="image")).convert("RGB")
+    fitted = ImageOps.fit(image, (width, height), method=Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(fitted))[None, None]
+
+
+def _decode(data: bytes, *, field: str) -> Image.Image:
+    if len(data) > MAX_BYTES:
+        raise InvalidMediaError(f"{field} must be at most {MAX_BYTES} bytes, got {len(data)}", field=field)
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of large pictures first; the size is checked below, before any pixel is decoded.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
+            raise InvalidMediaError(
+                f"{field} must be at most {MAX_SIDE} pixels a side and {MAX_PIXELS} in all, got {image.width}x{image.height}; make it smaller",
+                field=field,
+            )
+        image.load()
+    except InvalidMediaError:
+        raise
+    except UnidentifiedImageError as error:
+        raise InvalidMediaError(f"{field} is not a picture; send one of {', '.join(FORMATS)}", field=field) from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InvalidMediaError(f"{field} is a damaged picture ({error}); save it again as PNG or JPEG", field=field) from error
+    return image

@@ -1,0 +1,49 @@
+"""what the user sent -> the request of the pipeline that it names, or that fits it"""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from aiprod_components.errors import InvalidRequestError, UnknownModelError
+from aiprod_components.families.base import Family
+from aiprod_components.pipelines.base import VideoRequest
+from aiprod_components.pipelines.ti2vid_one_stage import TI2VidOneStage
+from aiprod_components.pipelines.ti2vid_two_stages import TI2VidTwoStages
+
+PIPELINES: dict[str, type[VideoRequest]] = {
+    "ti2vid_two_stages": TI2VidTwoStages,
+    "ti2vid_one_stage": TI2VidOneStage,
+}
+DEFAULT_PIPELINE = "ti2vid_two_stages"
+
+
+def defaults_of(family: Family) -> dict[str, Any]:
+    """The fields that a request may leave out because the family knows them."""
+    return {
+        "num_frames": family.video.num_frames,
+        "height": family.video.height,
+        "width": family.video.width,
+        "frame_rate": family.video.frame_rate,
+        "num_inference_steps": family.sampling.num_inference_steps,
+        "guidance_scale": family.sampling.guidance_scale,
+    }
+
+
+def parse_request(record: dict[str, Any], *, family: Family) -> VideoRequest:
+    """Fields by name -> a request. Raises InvalidRequestError naming the first field at fault, its value and the way out."""
+    name = record.get("pipeline", DEFAULT_PIPELINE)
+    if name not in PIPELINES:
+        raise UnknownModelError(f"pipeline {name!r} is unknown; the pipelines are {', '.join(PIPELINES)}", field="pipeline")
+    try:
+        return PIPELINES[name].model_validate({**defaults_of(family), **record, "pipeline": name})
+    except ValidationError as error:
+        raise _explain(error, known=list(PIPELINES[name].model_fields)) from error
+
+
+def _explain(error: ValidationError, *, known: list[str]) -> InvalidRequestError:
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return InvalidRequestError(f"{field} is not a field of this pipeline; the fields are {', '.join(known)}", field=field)
+    shown = repr(first["input"])
+    return InvalidRequestError(f"{field}: {first['msg']}, got {shown if len(shown) <= 80 else shown[:77] + '...'}", field=field)

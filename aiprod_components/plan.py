@@ -1,0 +1,145 @@
+"""calls that refer to each other -> a plan: named steps and who feeds whom, as pure data"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, ClassVar, Generic, TypeVar
+
+from aiprod_components.values import LatentGrid
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ref(Generic[T]):
+    """Stands for the result of an earlier step."""
+
+    step: str
+
+
+Input = Ref[T] | T
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a call costs before it is run: passes through its network, positions per pass, bytes it hands on."""
+
+    network_calls: int
+    tokens: int
+    output_bytes: int
+
+
+class Call(Generic[T]):
+    """One request to one stage; generic in what it yields. Subclasses are frozen dataclasses that name their stage."""
+
+    stage: ClassVar[str]
+
+    def work(self, grid: LatentGrid) -> Work:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Step:
+    name: str
+    call: Call[Any]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The steps that feed this one, each once, in the order in which the call names them."""
+        return tuple(dict.fromkeys(ref.step for ref in refs_in(self.call)))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps in an order in which each comes after what feeds it; the last one yields the answer."""
+
+    family: str
+    pipeline: str
+    grid: LatentGrid
+    steps: tuple[Step, ...]
+
+    @property
+    def output(self) -> str:
+        return self.steps[-1].name
+
+
+class PlanBuilder:
+    """Records calls as a pipeline makes them."""
+
+    def __init__(self, *, family: str, pipeline: str, grid: LatentGrid) -> None:
+        self._family, self._pipeline, self._grid = family, pipeline, grid
+        self._steps: dict[str, Step] = {}
+
+    def add(self, name: str, call: Call[T]) -> Ref[T]:
+        """Adds a step. Raises ValueError for a name that is taken or an input that is not there yet: a pipeline's bug."""
+        step = Step(name, call)
+        if name in self._steps:
+            raise ValueError(f"the plan has a step {name!r} already")
+        for source in step.inputs:
+            if source not in self._steps:
+                raise ValueError(f"step {name!r} reads {source!r}, which is not before it")
+        self._steps[name] = step
+        return Ref(name)
+
+    def build(self) -> Plan:
+        return Plan(self._family, self._pipeline, self._grid, tuple(self._steps.values()))
+
+
+def refs_in(value: object) -> Iterator[Ref[Any]]:
+    """Every Ref inside a call, through its tuples and dataclasses."""
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from refs_in(item)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from refs_in(getattr(value, field.name))
+
+
+def fill(call: Call[T], results: Mapping[str, object]) -> Call[T]:
+    """The call with every Ref replaced by the result of its step."""
+    return _map_refs(call, lambda ref: results[ref.step])
+
+
+def _map_refs(value: Any, resolve: Callable[[Ref[Any]], object]) -> Any:
+    if isinstance(value, Ref):
+        return resolve(value)
+    if isinstance(value, tuple):
+        return tuple(_map_refs(item, resolve) for item in value)
+    if is_dataclass(value) and not isinstance(value, type) and next(refs_in(value), None) is not None:
+        return replace(value, **{field.name: _map_refs(getattr(value, field.name), resolve) for field in fields(value)})
+    return value
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """The plan as JSON-ready data, with the work of every step: what `POST /v1/plans` and `aiprod plan` show."""
+    return {
+        "family": plan.family,
+        "pipeline": plan.pipeline,
+        "output": plan.output,
+        "steps": [_describe_step(step, grid=plan.grid) for step in plan.steps],
+    }
+
+
+def _describe_step(step: Step, *, grid: LatentGrid) -> dict[str, Any]:
+    work = step.call.work(grid)
+    return {
+        "name": step.name,
+        "stage": step.call.stage,
+        "call": type(step.call).__name__,
+        "inputs": list(step.inputs),
+        "arguments": {field.name: _describe_value(getattr(step.call, field.name)) for field in fields(step.call)},  # type: ignore[arg-type]
+        "work": {"network_calls": work.network_calls, "tokens": work.tokens, "output_bytes": work.output_bytes},
+    }
+
+
+def _describe_value(value: Any) -> Any:
+    if isinstance(value, Ref):
+        return {"from": value.step}
+    if isinstance(value, tuple):
+        return [_describe_value(item) for item in value]
+    if hasattr(value, "digest"):
+        return {"sha256": value.digest}
+    if is_dataclass(value):
+        return {field.name: _describe_value(getattr(value, field.name)) for field in fields(value)}
+    return value

@@ -1,0 +1,57 @@
+"""what a stage is, and what it may ask of whoever runs it"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
+
+from aiprod_components.plan import Call
+
+C = TypeVar("C", bound=Call[Any], contravariant=True)
+R = TypeVar("R", covariant=True)
+
+
+class Progress(Protocol):
+    """How a stage says how far it is."""
+
+    def advance(self, done: int, total: int) -> None:
+        """Step `done` of `total` has ended. Raises CancelledError when the work is not wanted any more."""
+        ...
+
+
+class Stage(Protocol[C, R]):
+    """Holds weights and answers calls."""
+
+    def run(self, call: C, progress: Progress) -> R: ...
+
+
+class StepState(Protocol):
+    """Where a stepped call is."""
+
+    @property
+    def done(self) -> int: ...
+
+    @property
+    def total(self) -> int: ...
+
+
+S = TypeVar("S", bound=StepState)
+
+
+class SteppedStage(Protocol[C, S, R]):
+    """A stage that works in steps, so that it can be watched, stopped and batched between any two of them."""
+
+    def start(self, call: C) -> S: ...
+
+    def step(self, states: Sequence[S]) -> list[S]:
+        """One sampler step for a batch of states whose latents have one shape."""
+        ...
+
+    def finish(self, state: S) -> R: ...
+
+
+def run_steps(stage: SteppedStage[C, S, R], call: C, progress: Progress) -> R:
+    """A stepped stage as a one-shot one: start, step until done, finish."""
+    state = stage.start(call)
+    while state.done < state.total:
+        (state,) = stage.step([state])
+        progress.advance(state.done, state.total)
+    return stage.finish(state)

@@ -1,0 +1,117 @@
+"""what flows between stages: prompt embeds, latents, frames, videos, and the shapes they have
+
+Tensors are on the CPU when a value travels; a stage moves them to its device.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from fractions import Fraction
+
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from aiprod_components.errors import InvalidRequestError
+
+
+@dataclass(frozen=True)
+class VideoShape:
+    """The size of a video: frames, pixels, frames per second."""
+
+    num_frames: int
+    height: int
+    width: int
+    frame_rate: float
+
+    @property
+    def seconds(self) -> float:
+        return self.num_frames / self.frame_rate
+
+
+@dataclass(frozen=True)
+class LatentGrid:
+    """How a family's VAE compresses: pixels per latent in time and space, and the channels of a latent."""
+
+    time: int
+    space: int
+    channels: int
+
+    def shape_of(self, video: VideoShape) -> tuple[int, int, int, int]:
+        """Channels, latent frames, latent height and width of a video that is on the grid."""
+        return (self.channels, (video.num_frames - 1) // self.time + 1, video.height // self.space, video.width // self.space)
+
+    def latent_frame(self, frame: int) -> int:
+        """The latent frame that holds video frame `frame`: the first alone, then groups of `time`."""
+        return 0 if frame == 0 else (frame - 1) // self.time + 1
+
+    def tokens_of(self, video: VideoShape) -> int:
+        _, frames, height, width = self.shape_of(video)
+        return frames * height * width
+
+    def check(self, video: VideoShape, *, space_multiple: int) -> None:
+        """Raises InvalidRequestError, naming the nearest valid value, when `video` is not on the grid."""
+        if (video.num_frames - 1) % self.time:
+            nearest = round((video.num_frames - 1) / self.time) * self.time + 1
+            raise InvalidRequestError(
+                f"num_frames must be 1 + a multiple of {self.time}, got {video.num_frames}; nearest is {nearest}", field="num_frames"
+            )
+        for field, value in (("height", video.height), ("width", video.width)):
+            if value % space_multiple:
+                nearest = max(round(value / space_multiple), 1) * space_multiple
+                raise InvalidRequestError(
+                    f"{field} must be a multiple of {space_multiple} for this pipeline, got {value}; nearest is {nearest}", field=field
+                )
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An encoded still image as it was uploaded; it is known by the hash of its content."""
+
+    data: bytes
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"Picture({len(self.data)} bytes, sha256 {self.digest[:12]})"
+
+
+@dataclass(frozen=True)
+class PromptEmbeds:
+    """A prompt as the denoisers read it; with guidance, also the prompt to steer away from."""
+
+    embeds: Float[Tensor, "B S E"]
+    mask: Bool[Tensor, "B S"]
+    negative_embeds: Float[Tensor, "B N E"] | None = None
+    negative_mask: Bool[Tensor, "B N"] | None = None
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Normalized video latents, and normalized audio latents where the family makes sound."""
+
+    video: Float[Tensor, "B C T H W"]
+    audio: Float[Tensor, "B C L F"] | None = None
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Raw frames. They stay inside the stage that made them."""
+
+    pixels: UInt8[Tensor, "B T H W 3"]
+    frame_rate: float
+
+
+@dataclass(frozen=True)
+class Video:
+    """An encoded video file (mp4), its size, and the digest of its raw frames (equal frames, equal digest)."""
+
+    data: bytes
+    shape: VideoShape
+    frames_digest: str
+    media_type: str = "video/mp4"
+
+
+def exact_rate(frame_rate: float) -> Fraction:
+    """The frame rate as containers store it: 23.976 is 24000/1001."""
+    return Fraction(frame_rate).limit_denominator(1001)
