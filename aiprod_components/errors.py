@@ -56,3 +56,9 @@ class UnavailableError(AiprodError):
     """A stage cannot answer now; trying again later may help."""
 
     code = "unavailable"
+
+
+class ConfigError(AiprodError):
+    """A configuration file says what nothing here understands; the message names the place and what would be."""
+
+    code = "config_invalid"

@@ -19,4 +19,4 @@ def grid_positions(video: VideoShape, *, grid: LatentGrid) -> Float[Tensor, "N 3
     size_of_group = torch.where(index > 0, float(grid.time), 1.0)
     seconds = (first_of_group + (size_of_group - 1) / 2) / video.frame_rate
     down, right = ((torch.arange(count) + 0.5) * grid.space for count in (height, width))
-    return rearrange(torch.stack(torch.meshgrid(seconds, down, right, indexing="ij")), "axis t h w -> (t h w) axis")
+    return rearrange(torch.stack(torch.meshgrid(seconds, down, right, indexing="ij")), "coordinate t h w -> (t h w) coordinate")

@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from aiprod_components.miniature.backdrop import Backdrop, camera_path, read_backdrop
-from aiprod_components.miniature.tracker import SYMMETRY, Track, draw, find_covers, pool, shape_area, track_things
+from aiprod_components.miniature.tracker import BLURS, SYMMETRY, Track, draw, find_covers, pool, shape_area, track_things
 from aiprod_components.miniature.world import MOTIONS, SIZES, SPEEDS
 
 # What still counts as clean. Lengths are frame heights, colours are levels, widths are pixels at 64 rows.
@@ -101,11 +101,13 @@ def _fit(track: Track, *, shift: Tensor, zoom: Tensor, frame_rate: float) -> _Fi
     zoom, shift = zoom[seen], shift[:, seen]
     world = torch.stack([x / zoom - shift[0], y / zoom - shift[1], (radius / zoom).log(), angle], dim=-1)
     rest = world - offsets[:, seen]
-    origin = rest.mean(dim=1)
-    miss = (rest - origin[:, None]).square().mean(dim=1)
+    weight = (track.share[seen].square() / track.share[seen].square().sum())[:, None]  # poses of half-seen things are guesses
+    origin = (rest * weight).sum(dim=1)
+    miss = ((rest - origin[:, None]).square() * weight).sum(dim=1)
     symmetry = SYMMETRY[track.shape]
     phase = (rest[..., 3] * symmetry).unsqueeze(-1)  # angles count modulo the shape's symmetry
-    mean = torch.cat([phase.cos(), phase.sin()], dim=-1).mean(dim=1)
+    mean = torch.cat([phase.cos(), phase.sin()], dim=-1)
+    mean = (mean * weight).sum(dim=1)
     spread = (2 * (1 - mean.norm(dim=-1))).clamp(min=0)
     origin = torch.cat([origin[:, :3], torch.atan2(mean[:, 1], mean[:, 0])[:, None] / max(symmetry, 1)], dim=1)
     cost = (miss[:, 0] + miss[:, 1]) / 0.01**2 + miss[:, 2] / 0.04**2 + spread / 0.4**2
@@ -135,8 +137,9 @@ def _missing(track: Track, fit: _Fit, *, shift: Tensor, zoom: Tensor) -> int:
     x, y, log_radius, angle = (fit.origin + fit.guess.offsets).unbind(dim=1)
     poses = torch.stack([(x + shift[0]) * zoom, (y + shift[1]) * zoom, log_radius.exp() * zoom, angle], dim=-1)
     height, width = track.hidden.shape[1:]
-    expected = (draw(track.shape, poses, height=height, width=width) * ~track.hidden).sum((1, 2))
-    return int(((expected > 10) & (track.mass < 0.4 * expected)).sum())
+    expected = (draw(track.shape, poses, height=height, width=width, blur=BLURS[0]) * ~track.hidden).sum((1, 2))
+    enough = torch.where(track.hidden.any(dim=2).any(dim=1), 30.0, 10.0)  # pixels that cannot be lost in a neighbour's rim
+    return int(((expected > enough) & (track.mass < 0.4 * expected)).sum())
 
 
 def _track_fault(track: Track) -> str | None:
@@ -147,10 +150,12 @@ def _track_fault(track: Track) -> str | None:
         return f"a blurred {track.shape}"
     if track.doubt > MOST_DOUBT:
         return f"a {track.shape} that is another shape in {track.doubt:.0%} of the frames"
-    seen = track.misfit[~track.misfit.isnan()]
-    if len(seen) < 4:
+    hidden = track.hidden.any(dim=2).any(dim=1)
+    plainly, partly = track.misfit[(track.share > 0.4) & ~hidden], track.misfit[(track.share > 0.4) & hidden]
+    if len(plainly) + len(partly) < 4:
         return "an object that is hardly ever seen"
-    if seen.quantile(0.9) > WORST_MISFIT:
+    wrong = max(seen.quantile(share).item() for seen, share in ((plainly, 0.9), (partly, 0.6)) if len(seen))
+    if wrong > WORST_MISFIT:
         return f"a {track.shape} with a wrong outline"
     return None
 

@@ -5,10 +5,11 @@ trade: each has an embedding of its own, added to the tokens where the prompt sa
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
@@ -20,7 +21,10 @@ VIDEO_TERMS = 500
 
 @dataclass(frozen=True)
 class TextEncoderConfig:
-    """A T5 encoder with gated GELU feed-forwards; `tokenizer` is "bytes" or the path of a `transformers` folder."""
+    """A T5 encoder with gated GELU feed-forwards; `tokenizer` is "bytes" or the path of a `transformers` folder.
+
+    `neighbours` is how many tokens a convolution sees before the transformer: bytes need it, to be words; subwords do not (0).
+    """
 
     tokenizer: str
     vocabulary: int
@@ -31,6 +35,7 @@ class TextEncoderConfig:
     feed_forward: int
     max_tokens: int
     output_width: int = 256
+    neighbours: int = 0
 
 
 class Tokens(NamedTuple):
@@ -41,6 +46,7 @@ class Tokens(NamedTuple):
     terms: Int[Tensor, "B S"]
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     def __call__(self, prompts: list[str]) -> Tokens: ...
 
@@ -116,11 +122,16 @@ class TextEncoder(nn.Module):
             )
         )
         self.terms = nn.Embedding(VIDEO_TERMS + 1, config.hidden, padding_idx=0)
+        self.spell = nn.Conv1d(config.hidden, config.hidden, config.neighbours, padding="same") if config.neighbours else None
         self.project = nn.Linear(config.hidden, config.output_width)
         nn.init.normal_(self.terms.weight, std=0.02)
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "B S E"]:
         said = (tokens.terms > 0).unsqueeze(-1)
         embeds = self.transformer.get_input_embeddings()(tokens.ids) + self.terms(tokens.terms) * said
+        if self.spell is not None:
+            # Padding is zeroed first, so that a prompt's last letters look the same beside it as at the end of a batch.
+            letters = rearrange(embeds * tokens.mask[..., None], "b s e -> b e s")
+            embeds = embeds + rearrange(F.silu(self.spell(letters)), "b e s -> b s e")
         hidden = self.transformer(inputs_embeds=embeds, attention_mask=tokens.mask).last_hidden_state
         return F.layer_norm(self.project(hidden), (self.config.output_width,))

@@ -76,7 +76,9 @@ class CausalConv3d(nn.Conv3d):
     def forward(self, x: Tensor, history: History) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
         if kernel > 1:
-            x = history.window(self, x, start=x[:, :, :1].expand(-1, -1, kernel - 1, -1, -1), keep=kernel - stride)
+            # One memory format for both, or concatenating them copies the whole clip into the slower one.
+            start = x[:, :, :1].repeat(1, 1, kernel - 1, 1, 1).contiguous(memory_format=torch.channels_last_3d)
+            x = history.window(self, x.contiguous(memory_format=torch.channels_last_3d), start=start, keep=kernel - stride)
         return super().forward(x)
 
 

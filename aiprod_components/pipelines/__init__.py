@@ -37,13 +37,17 @@ def parse_request(record: dict[str, Any], *, family: Family) -> VideoRequest:
     try:
         return PIPELINES[name].model_validate({**defaults_of(family), **record, "pipeline": name})
     except ValidationError as error:
-        raise _explain(error, known=list(PIPELINES[name].model_fields)) from error
+        raise explain(error, known=list(PIPELINES[name].model_fields)) from error
 
 
-def _explain(error: ValidationError, *, known: list[str]) -> InvalidRequestError:
+def explain(error: ValidationError, *, known: list[str]) -> InvalidRequestError:
+    """The first fault, as a field, its value and the way out."""
     first = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing":
+        return InvalidRequestError(f"{field} is required", field=field)
     if first["type"] == "extra_forbidden":
-        return InvalidRequestError(f"{field} is not a field of this pipeline; the fields are {', '.join(known)}", field=field)
-    shown = repr(first["input"])
-    return InvalidRequestError(f"{field}: {first['msg']}, got {shown if len(shown) <= 80 else shown[:77] + '...'}", field=field)
+        way_out = f"the fields are {', '.join(known)}" if len(first["loc"]) == 1 else "leave it out"
+        return InvalidRequestError(f"{field} is not a field of this pipeline; {way_out}", field=field)
+    shown, message = repr(first["input"]), first["msg"].removeprefix("Value error, ")
+    return InvalidRequestError(f"{field}: {message}, got {shown if len(shown) <= 80 else shown[:77] + '...'}", field=field)

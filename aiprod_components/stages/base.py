@@ -1,7 +1,7 @@
 """what a stage is, and what it may ask of whoever runs it"""
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from aiprod_components.plan import Call
 
@@ -9,6 +9,7 @@ C = TypeVar("C", bound=Call[Any], contravariant=True)
 R = TypeVar("R", covariant=True)
 
 
+@runtime_checkable
 class Progress(Protocol):
     """How a stage says how far it is."""
 
@@ -17,12 +18,14 @@ class Progress(Protocol):
         ...
 
 
+@runtime_checkable
 class Stage(Protocol[C, R]):
     """Holds weights and answers calls."""
 
     def run(self, call: C, progress: Progress) -> R: ...
 
 
+@runtime_checkable
 class StepState(Protocol):
     """Where a stepped call is."""
 
@@ -36,6 +39,7 @@ class StepState(Protocol):
 S = TypeVar("S", bound=StepState)
 
 
+@runtime_checkable
 class SteppedStage(Protocol[C, S, R]):
     """A stage that works in steps, so that it can be watched, stopped and batched between any two of them."""
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from aiprod_components.training.config import BaseRecipe, Schedule
+from aiprod_components.training.optimizer import MatrixOptimizer
 
 
 class Objective(Protocol):
@@ -47,8 +48,7 @@ class Trainer:
         torch.set_num_threads(recipe.threads)
         objective.model.to(self.device)
         self.average = deepcopy(objective.model).requires_grad_(False)
-        self.parameters = [p for p in objective.model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, betas=(0.9, 0.98), weight_decay=recipe.schedule.weight_decay, fused=True)
+        self.optimizer = MatrixOptimizer(objective.model, weight_decay=recipe.schedule.weight_decay)
         self.step = 0
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -68,14 +68,11 @@ class Trainer:
         self.objective.finish(self.average)
 
     def _train_step(self) -> dict[str, Tensor]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.schedule, step=self.step)
         with torch.autocast(self.device.type, torch.bfloat16):
             figures = self.objective.loss(self.step)
         figures["loss"].backward()
-        figures["gradient_norm"] = nn.utils.clip_grad_norm_(self.parameters, self.schedule.gradient_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        figures["gradient_norm"] = nn.utils.clip_grad_norm_(self.objective.model.parameters(), self.schedule.gradient_clip)
+        self.optimizer.step(learning_rate(self.schedule, step=self.step))
         # The average follows quickly at first, so that short runs are not averages of their start.
         decay = min(self.schedule.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():

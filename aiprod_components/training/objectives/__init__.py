@@ -2,10 +2,15 @@
 
 from typing import Any
 
+from aiprod_components.training.objectives.flow import FlowObjective, FlowRecipe
 from aiprod_components.training.objectives.text import TextObjective, TextRecipe
+from aiprod_components.training.objectives.upsampler import UpsamplerObjective, UpsamplerRecipe
 from aiprod_components.training.objectives.vae import VAEObjective, VAERecipe
 
 COMPONENTS: dict[str, tuple[Any, Any]] = {
     "text_encoder": (TextRecipe, TextObjective),
     "vae": (VAERecipe, VAEObjective),
+    "denoiser": (FlowRecipe, FlowObjective),
+    "upsampler": (UpsamplerRecipe, UpsamplerObjective),
+    "refiner": (FlowRecipe, FlowObjective),
 }

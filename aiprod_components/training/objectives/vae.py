@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from aiprod_components.media.frames import to_unit
 from aiprod_components.miniature.world import SceneMix
-from aiprod_components.models.checkpoint import save_model
+from aiprod_components.models.checkpoint import load_model, save_model
 from aiprod_components.models.video_vae import VideoVAE, VideoVAEConfig
 from aiprod_components.training.config import BaseRecipe, Strict
 from aiprod_components.training.dataset import clips_of, draw_seeds, scenes_of, step_rng
@@ -28,6 +28,7 @@ class ClipShape(Strict):
 class VAERecipe(BaseRecipe):
     component: Literal["vae"]
     model: VideoVAEConfig
+    start_from: str | None  # weights to go on from
     clips: list[ClipShape]
     plain_mix: SceneMix
     full_mix: SceneMix
@@ -42,7 +43,10 @@ class VAEObjective:
     def __init__(self, recipe: VAERecipe, *, output: Path) -> None:
         self.recipe, self.output = recipe, output
         torch.manual_seed(recipe.seed)
-        self.model = VideoVAE(recipe.model).to(memory_format=torch.channels_last_3d)
+        self.model = VideoVAE(recipe.model)
+        if recipe.start_from is not None:
+            self.model.load_state_dict(load_model(VideoVAE, VideoVAEConfig, output / recipe.start_from).state_dict())
+        self.model.to(memory_format=torch.channels_last_3d)
 
     def loss(self, step: int) -> dict[str, Tensor]:
         frames = self._batch(step)

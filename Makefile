@@ -1,0 +1,36 @@
+# A machine needs Python 3.11 and make, nothing else. What a target needs, it installs into .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: venv demo check test quality serve clean
+
+venv: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -e ".[dev]"
+	touch $@
+
+demo: venv  ## starts the graph, makes demo.mp4 over HTTP, stops the graph
+	$(BIN)/python -m aiprod_client.demo
+
+check: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+test: venv
+	$(BIN)/pytest
+
+quality: venv  ## docs/quality.md, from held-out seeds
+	$(BIN)/python -m aiprod_components.training.report
+
+serve: venv
+	$(BIN)/aiprod serve
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .import_linter_cache *.egg-info demo.mp4
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

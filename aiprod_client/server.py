@@ -1,0 +1,149 @@
+"""serve_config.yaml -> the graph, running on this machine alone -> its URL; and, whatever happens, stopped again"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any, NoReturn
+
+import yaml
+
+from aiprod_client.client import DEPLOY_FAILED, RUNNING, Client
+
+ROOT = Path(__file__).parents[1]
+LOOPBACK = "127.0.0.1"
+DEFAULT_PORT = 8000
+ENVIRONMENT = {
+    # Ray turns token authentication on by itself for some clusters; two shells then disagree.
+    "RAY_AUTH_MODE": "disabled",
+    # In spite of its name: with 0 every address of the cluster is a loopback one, on Linux too.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+# What `serve run` is told to end, and how many seconds it has after each; Serve drains its replicas on the first.
+FAREWELLS = ((signal.SIGINT, 60.0), (signal.SIGTERM, 15.0))
+
+
+class ServerError(Exception):
+    """The graph did not start; the message says why."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A graph that is ready."""
+
+    url: str
+    seconds_to_ready: float
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def running_server(config: Path, *, port: int | None, patience: float = 600.0, log: IO[bytes] | None = None) -> Iterator[Server]:
+    """Runs the graph in a Ray cluster of its own; its output goes to `log` (None: to this process's stderr).
+
+    Raises ServerError when it does not get ready, and ConfigError when it cannot. SIGTERM ends the block as Ctrl-C does.
+    """
+    with tempfile.TemporaryDirectory() as folder, _interruptible():
+        settings = _loopback_config(config, port=port)
+        port = settings["http_options"]["port"]
+        _check_port(port)
+        path = Path(folder) / "serve_config.yaml"
+        path.write_text(yaml.safe_dump(settings))
+        process = _start(path, log=log)
+        try:
+            url = f"http://{LOOPBACK}:{port}"
+            yield Server(url, _wait_until_ready(url, process=process, patience=patience), process)
+        finally:
+            _stop(process)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return probe.getsockname()[1]
+
+
+def _loopback_config(config: Path, *, port: int | None) -> dict[str, Any]:
+    if find_spec("ray") is None:
+        raise ServerError("ray is not installed; install it with: pip install 'ray[serve]'")
+    from deployments.graph import check_config  # Ray takes seconds to import, and may not be there
+
+    settings = check_config(config)
+    http = settings.get("http_options") or {}
+    return {**settings, "http_options": {**http, "host": LOOPBACK, "port": port or http.get("port", DEFAULT_PORT)}}
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            raise ServerError(f"port {port} is taken; stop what listens there, or choose another with --port") from error
+
+
+def _start(config: Path, *, log: IO[bytes] | None) -> subprocess.Popen[bytes]:
+    modules = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return subprocess.Popen(
+        [Path(sys.executable).with_name("serve"), "run", "--address", "local", config],
+        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": modules},
+        stdin=subprocess.DEVNULL,
+        stdout=log or sys.stderr.fileno(),
+        stderr=log or sys.stderr.fileno(),
+        # A session of its own: Ctrl-C reaches this process alone, which then stops the child in order.
+        start_new_session=True,
+    )
+
+
+def _wait_until_ready(url: str, *, process: subprocess.Popen[bytes], patience: float) -> float:
+    start = time.monotonic()
+    with Client(url) as client:
+        while time.monotonic() - start < patience:
+            applications = client.applications()
+            if set(applications.values()) == {RUNNING}:
+                return time.monotonic() - start
+            if failed := [name for name, state in applications.items() if state == DEPLOY_FAILED]:
+                raise ServerError(f"application {', '.join(failed)} could not start; its log says why")
+            if process.poll() is not None:
+                raise ServerError(f"the graph ended with code {process.returncode} before it was ready; its log says why")
+            time.sleep(0.25)
+    raise ServerError(f"the graph was not ready after {patience:.0f} s; its log says why")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    for farewell, patience in FAREWELLS:
+        if process.poll() is None:
+            process.send_signal(farewell)
+        try:
+            process.wait(patience)
+            break
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            continue
+    else:
+        # Ray's reaper sees its driver die and takes the rest of the cluster with it.
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM end the block with KeyboardInterrupt, even where a shell started this process to ignore them."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,84 @@
+"""figures -> the quality page"""
+
+from typing import Any
+
+INTRODUCTION = """# Quality of the miniature
+
+Written by `make quality` from seeds that training never saw, in phrasings that training never used; nothing here is
+edited by hand. What a clip shows is read back by the judge (`aiprod_components/miniature/judge.py`), plain image
+processing that is itself tested on rendered ground truth. Numbers that fall short of a goal are printed as they are.
+"""
+
+
+def render_page(figures: dict[str, Any], *, sheets: int) -> str:
+    parts = [INTRODUCTION]
+    parts += [_reconstruction(figures["reconstruction"])] if "reconstruction" in figures else []
+    parts += [_following(figures)]
+    parts += [_refinement(figures["refinement"])] if "refinement" in figures else []
+    parts += [_image(figures["image_to_video"])] if "image_to_video" in figures else []
+    parts += [_languages(figures["languages"])] if "languages" in figures else []
+    parts += [_sheets(sheets)]
+    return "\n".join(parts)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _reconstruction(figures: dict[str, Any]) -> str:
+    rows = [[name, str(f["clips"]), f"{f['ssim']:.4f}", f"{f['psnr']:.2f} dB"] for name, f in figures.items()]
+    return "## VAE reconstruction (goal: SSIM ≥ 0.98)\n\n" + _table(["clips", "number", "SSIM", "PSNR"], rows)
+
+
+def _following(figures: dict[str, Any]) -> str:
+    names = {
+        "english": "English, two stages, 30 + 3 steps",
+        "unseen_combinations": "shape and colour never seen together",
+        "eight_steps": "8 + 3 steps",
+        "one_stage": "one stage at 128x128, 30 steps",
+    }
+    present = {title: figures[name] for name, title in names.items() if name in figures}
+    rows = [[title, str(f["clips"]), _percent(f["attributes_right"]), _percent(f["all_right"])] for title, f in present.items()]
+    page = "## Prompt following (goal: ≥ 97 % of attributes, ≥ 90 % all right)\n\n"
+    page += "One object, plain background, every attribute stated in the prompt; all right means every one of them.\n\n"
+    page += _table(["setting", "clips", "attributes right", "all right"], rows)
+    if "english" in figures:
+        attributes = figures["english"]["by_attribute"]
+        page += "\n" + _table(list(attributes), [[_percent(share) for share in attributes.values()]])
+        page += f"\nClips that the judge refused as not clean, in English: {sum(figures['english']['refused'].values())}.\n"
+    return page
+
+
+def _refinement(f: dict[str, Any]) -> str:
+    return (
+        "## Stage 2 earns its place (goal: better on ≥ 90 % of clips)\n\n"
+        "A true 64x64 clip is encoded, upsampled, refined and decoded; its rival is the bicubic enlargement of the 64x64 decode; both\n"
+        "are compared with the true 128x128 render. Better means a higher PSNR and a higher SSIM.\n\n"
+        + _table(
+            ["clips", "better", "PSNR", "PSNR of bicubic"],
+            [[str(f["clips"]), _percent(f["better_than_bicubic"]), f"{f['psnr']:.2f} dB", f"{f['psnr_bicubic']:.2f} dB"]],
+        )
+    )
+
+
+def _image(f: dict[str, Any]) -> str:
+    return "## Image to video (goals: ≥ 30 dB, ≥ 90 %)\n\n" + _table(
+        ["clips", "PSNR of the first frame against the picture", "motion right"],
+        [[str(f["clips"]), f"{f['first_frame_psnr']:.2f} dB", _percent(f["motion_right"])]],
+    )
+
+
+def _languages(figures: dict[str, Any]) -> str:
+    rows = [[language, str(f["clips"]), _percent(f["attributes_right"]), _percent(f["all_right"])] for language, f in figures.items()]
+    return "## Languages (goal: ≥ 90 % of English)\n\n" + _table(["language", "clips", "attributes right", "all right"], rows)
+
+
+def _sheets(count: int) -> str:
+    return "## Contact sheets: the first held-out prompts, every fourth frame\n\n" + "\n".join(
+        f"![held-out prompt {number}](quality/sheet_{number}.png)\n" for number in range(1, count + 1)
+    )

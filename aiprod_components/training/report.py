@@ -1,0 +1,110 @@
+"""figures and samples -> docs/quality.json, docs/quality.md and contact sheets
+
+python -m aiprod_components.training.report [--count 100] [--only NAME ...]
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from PIL import Image, ImageDraw
+
+from aiprod_components.families import make_family
+from aiprod_components.miniature.captions import LANGUAGES
+from aiprod_components.miniature.world import SceneMix
+from aiprod_components.training.quality import (
+    Examiner,
+    Sample,
+    following,
+    image_to_video,
+    judged,
+    reconstruction,
+    refinement,
+)
+from aiprod_components.training.quality_page import render_page
+
+DOCS = Path(__file__).parents[2] / "docs"
+SHEETS = 6
+SHEET_FRAMES = 9
+
+
+def reconstruct(examiner: Examiner, count: int) -> dict[str, Any]:
+    full = SceneMix(two_objects=0.5, patterns=1.0, cameras=0.5)
+    return {
+        "128x128 plain": reconstruction(examiner, size=128, mix=SceneMix(), count=count),
+        "64x64 plain": reconstruction(examiner, size=64, mix=SceneMix(), count=count),
+        "128x128 patterns, cameras": reconstruction(examiner, size=128, mix=full, count=count),
+    }
+
+
+def english(examiner: Examiner, count: int) -> dict[str, Any]:
+    samples = following(examiner, count=count, language="en", pairs="seen")
+    for number, sample in enumerate(samples[:SHEETS], start=1):
+        contact_sheet(sample).save(DOCS / "quality" / f"sheet_{number}.png")
+    return judged(samples)
+
+
+def unseen(examiner: Examiner, count: int) -> dict[str, Any]:
+    return judged(following(examiner, count=count // 2, language="en", pairs="unseen"))
+
+
+def eight_steps(examiner: Examiner, count: int) -> dict[str, Any]:
+    return judged(following(examiner, count=count // 2, language="en", pairs="seen", num_inference_steps=8))
+
+
+def one_stage(examiner: Examiner, count: int) -> dict[str, Any]:
+    return judged(following(examiner, count=count // 4, language="en", pairs="seen", pipeline="ti2vid_one_stage"))
+
+
+def languages(examiner: Examiner, count: int) -> dict[str, Any]:
+    return {language: judged(following(examiner, count=max(count // 5, 1), language=language, pairs="seen")) for language in LANGUAGES}
+
+
+MEASURES: dict[str, Callable[[Examiner, int], dict[str, Any]]] = {
+    "reconstruction": reconstruct,
+    "english": english,
+    "unseen_combinations": unseen,
+    "eight_steps": eight_steps,
+    "one_stage": one_stage,
+    "refinement": lambda examiner, count: refinement(examiner, count=count // 2),
+    "image_to_video": lambda examiner, count: image_to_video(examiner, count=count // 4),
+    "languages": languages,
+}
+
+
+def contact_sheet(sample: Sample) -> Image.Image:
+    """Every fourth frame in a row, under the prompt and what the judge missed."""
+    picked = sample.frames[:: len(sample.frames) // (SHEET_FRAMES - 1)][:SHEET_FRAMES]
+    row = Image.fromarray(rearrange(picked, "t h w c -> h (t w) c").contiguous().numpy())
+    sheet = Image.new("RGB", (row.width, row.height + 30), "white")
+    sheet.paste(row, (0, 30))
+    missed = [slot for slot, right in sample.right.items() if not right]
+    verdict = f"judge: {sample.refused or ('missed ' + ', '.join(missed) if missed else 'all right')}"
+    ImageDraw.Draw(sheet).text((4, 2), f"{sample.caption.text}\n{verdict}", fill="black")
+    return sheet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m aiprod_components.training.report", description="Measure the miniature; write docs/quality.*")
+    parser.add_argument("--count", type=int, default=100, help="clips of the largest measure; the others take a share of it")
+    parser.add_argument("--only", nargs="*", choices=MEASURES, default=list(MEASURES), help="measure these again, keep the rest")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    (DOCS / "quality").mkdir(parents=True, exist_ok=True)
+    record = DOCS / "quality.json"
+    figures = json.loads(record.read_text()) if record.is_file() else {}
+    examiner = Examiner(make_family("miniature"))
+    for name in arguments.only:
+        figures[name] = MEASURES[name](examiner, arguments.count)
+        print(name, json.dumps(figures[name]))
+        record.write_text(json.dumps(figures, indent=2) + "\n")
+    (DOCS / "quality.md").write_text(render_page(figures, sheets=SHEETS))
+
+
+if __name__ == "__main__":
+    main()

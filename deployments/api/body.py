@@ -1,0 +1,80 @@
+"""HTTP body (JSON or multipart, of bounded size) -> fields and files, as the client named them"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_core import from_json
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import Message, Receive
+
+from aiprod_components.errors import InvalidRequestError
+
+MAX_BYTES = 25_000_000
+BRACKETED = re.compile(r"(?P<outer>[^\[\]]+)\[(?P<inner>[^\[\]]+)\]")
+
+
+@dataclass(frozen=True)
+class Body:
+    """What was sent. `json` is the text behind `fields`; a form has none, and all its values are text."""
+
+    fields: dict[str, Any]
+    files: dict[str, bytes] = field(default_factory=dict)
+    json: bytes | None = None
+
+
+async def read_body(request: Request) -> Body:
+    """Raises InvalidRequestError, or HTTPException 413 or 415."""
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    bounded = Request(request.scope, _bounded(request.receive))
+    if kind == "application/json":
+        return parse_json(await bounded.body())
+    if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        async with bounded.form(max_part_size=MAX_BYTES) as form:
+            return parse_form([(name, await v.read() if isinstance(v, UploadFile) else v) for name, v in form.multi_items()])
+    raise HTTPException(415, f"content-type must be application/json or multipart/form-data, got {kind!r}")
+
+
+def parse_json(data: bytes) -> Body:
+    try:
+        fields = from_json(data)
+    except ValueError as error:
+        raise InvalidRequestError(f"the body is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise InvalidRequestError(f"the body must be a JSON object, got {type(fields).__name__}")
+    return Body(fields, json=data)
+
+
+def parse_form(items: list[tuple[str, str | bytes]]) -> Body:
+    """`outer[inner]=x` is the form's way to say {"outer": {"inner": "x"}}; OpenAI's client flattens its `extra_body` so."""
+    fields: dict[str, Any] = {}
+    files: dict[str, bytes] = {}
+    for name, value in items:
+        bracketed = BRACKETED.fullmatch(name)
+        outer, inner = (bracketed["outer"], bracketed["inner"]) if bracketed else (name, None)
+        nested = fields.get(outer) if inner is not None else None
+        if outer in files or (outer in fields and not (isinstance(nested, dict) and inner not in nested)):
+            raise InvalidRequestError(f"{name} is given twice; give it once", field=outer)
+        if isinstance(value, bytes):
+            files[name] = value
+        elif inner is not None:
+            fields[outer] = {**(nested or {}), inner: value}
+        else:
+            fields[name] = value
+    return Body(fields, files)
+
+
+def _bounded(receive: Receive) -> Receive:
+    size = 0
+
+    async def receive_within_limit() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > MAX_BYTES:
+            raise HTTPException(413, f"the body must be at most {MAX_BYTES} bytes; send a smaller picture")
+        return message
+
+    return receive_within_limit

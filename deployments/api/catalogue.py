@@ -1,0 +1,47 @@
+"""families -> what `GET /v1/models` says of them; a plan -> what `POST /v1/plans` says of it"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from aiprod_components.families.base import Family
+from aiprod_components.pipelines import DEFAULT_PIPELINE, PIPELINES, defaults_of
+from aiprod_components.plan import describe
+from deployments.api.wire import Asked, Wire
+
+
+def list_models(wire: Wire) -> dict[str, Any]:
+    """OpenAI's list of models, with what a client must know to ask: pipelines with their fields, defaults, limits, grid, licence."""
+    return {"object": "list", "data": [_describe_family(family, wire=wire) for family in wire.families.values()]}
+
+
+def _describe_family(family: Family, *, wire: Wire) -> dict[str, Any]:
+    return {
+        "id": family.name,
+        "object": "model",
+        "created": 0,  # OpenAI's clients expect a date, which a family has not
+        "owned_by": "aiprod",
+        "title": family.title,
+        "licence": family.licence,
+        "default_pipeline": DEFAULT_PIPELINE,
+        "pipelines": {name: _describe_pipeline(family, name, wire=wire) for name in PIPELINES},
+        "defaults": defaults_of(family),
+        "limits": asdict(family.limits),
+        "grid": asdict(family.grid),
+    }
+
+
+def _describe_pipeline(family: Family, name: str, *, wire: Wire) -> dict[str, Any]:
+    return {"description": PIPELINES[name].__doc__, "fields": wire.models[family.name, name].model_json_schema()}
+
+
+def describe_plan(asked: Asked) -> dict[str, Any]:
+    """The plan with the work of every step and of all: tokens count once per pass through the network."""
+    plan: Mapping[str, Any] = describe(asked.plan)
+    works = [step.call.work(asked.plan.grid) for step in asked.plan.steps]
+    totals = {
+        "network_calls": sum(work.network_calls for work in works),
+        "tokens": sum(work.network_calls * work.tokens for work in works),
+        "output_bytes": sum(work.output_bytes for work in works),
+    }
+    return {**plan, "seed": asked.request.seed, "totals": totals}

@@ -1,0 +1,84 @@
+"""what went wrong -> one problem document: the only place where the error tree meets HTTP
+
+The body is RFC 9457 and, under `error`, what OpenAI's clients parse. `x-request-id` is added to every answer by Serve's proxy.
+"""
+
+import logging
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from ray.serve.exceptions import BackPressureError
+from starlette.exceptions import HTTPException
+
+from aiprod_components import errors
+
+log = logging.getLogger("ray.serve")
+
+RETRY_AFTER_SECONDS = 5
+
+# The nearest class in an error's ancestry decides.
+STATUS: dict[type[errors.AiprodError], int] = {
+    errors.AiprodError: 500,
+    errors.InvalidRequestError: 400,
+    errors.UnknownModelError: 404,
+    errors.CheckpointError: 500,
+    errors.ConfigError: 500,
+    errors.CancelledError: 499,
+    errors.UnavailableError: 503,
+}
+CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported_media_type"}
+TYPES = {404: "not_found_error", 429: "rate_limit_error"}
+
+
+def problem(status: int, message: str, *, code: str, param: str | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
+    kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    body = {
+        "type": f"urn:aiprod:error:{code}",
+        "title": _title(status),
+        "status": status,
+        "detail": message,
+        "error": {"message": message, "type": kind, "param": param, "code": code},
+    }
+    retry = {"retry-after": str(RETRY_AFTER_SECONDS)} if status in (429, 503) else {}
+    return JSONResponse(body, status, headers={**(headers or {}), **retry}, media_type="application/problem+json")
+
+
+def status_of(error: errors.AiprodError) -> int:
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def install(api: FastAPI) -> None:
+    """Every way in which a route can fail, as a problem document."""
+    api.add_exception_handler(errors.AiprodError, _aiprod_error)
+    api.add_exception_handler(BackPressureError, _full)
+    api.add_exception_handler(HTTPException, _http_error)
+    api.add_exception_handler(Exception, _unforeseen)
+
+
+def _aiprod_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.AiprodError)
+    status = status_of(error)
+    if status == 500:
+        return _unforeseen(request, error)
+    return problem(status, error.message, code=error.code, param=error.field)
+
+
+def _full(request: Request, error: Exception) -> JSONResponse:
+    return problem(429, f"all stages are busy and the queue is full; try again in {RETRY_AFTER_SECONDS} s", code="queue_full")
+
+
+def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    return problem(error.status_code, str(error.detail), code=CODES.get(error.status_code, "http_error"), headers=headers)
+
+
+def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    """Tells the log everything and the client nothing but that it was not at fault."""
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problem(500, "the server failed on this request; its log says why under this request's id", code="internal")
+
+
+def _title(status: int) -> str:
+    return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Client Closed Request"

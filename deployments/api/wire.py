@@ -1,0 +1,199 @@
+"""fields as the client named them -> a family, a pipeline's request and its plan; errors in the client's names
+
+OpenAI's shape says `seconds`, `size`, `input_reference` and `fps` where a pipeline says num_frames, height and width, image and
+frame_rate. Everything else is a pipeline's field under its own name, so that a new pipeline needs nothing here.
+"""
+
+import base64
+import binascii
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, create_model
+from pydantic.fields import FieldInfo
+
+from aiprod_components.errors import AiprodError, InvalidRequestError, UnknownModelError
+from aiprod_components.families.base import Family
+from aiprod_components.media.pictures import check_picture
+from aiprod_components.pipelines import DEFAULT_PIPELINE, PIPELINES, defaults_of, explain, parse_request
+from aiprod_components.pipelines.base import FirstFrame, VideoRequest
+from aiprod_components.plan import Plan
+from deployments.api.body import Body
+
+# A request's field -> the client's, where they differ.
+RENAMED = {"frame_rate": "fps", "image": "input_reference"}
+PART_OF = {"height": "size", "width": "size"}
+SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+
+
+def _read_seconds(value: Any) -> Any:
+    return float(value) if isinstance(value, str) and re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value) else value
+
+
+def _check_size(value: str) -> str:
+    if not SIZE.fullmatch(value):
+        raise ValueError('must be WIDTHxHEIGHT in pixels, such as "128x128"')
+    return value
+
+
+def _check_data_url(value: str) -> str:
+    if not re.match(r"data:[^,]*;base64,", value):
+        raise ValueError("must be a data: URL (data:image/png;base64,…), for no address is fetched; or upload the file as multipart")
+    return value
+
+
+SECONDS_SCHEMA = {"type": ["string", "number"], "exclusiveMinimum": 0}
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_read_seconds), WithJsonSchema(SECONDS_SCHEMA)]
+
+
+class PictureReference(BaseModel):
+    """A picture in the body itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    image_url: Annotated[str, AfterValidator(_check_data_url)] = Field(description="data:image/png;base64,… (or JPEG, WebP)")
+
+
+class VideoFields(BaseModel):
+    """OpenAI's fields. `wire_model` adds a pipeline's own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = Field(default="", description="A family, or FAMILY/PIPELINE.")
+    seconds: Seconds | None = Field(default=None, description="Length: the most frames that last no longer. Or say num_frames.")
+    size: Annotated[str, AfterValidator(_check_size)] = Field(default="", description="WIDTHxHEIGHT in pixels.")
+    input_reference: PictureReference | None = Field(
+        default=None, description="A picture that the video begins with: a file in a multipart body, a data: URL in JSON."
+    )
+    image_strength: Annotated[float, *FirstFrame.model_fields["strength"].metadata] = Field(
+        default=1.0, description="How firmly the video begins with the picture; 1 is exactly."
+    )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that has been understood."""
+
+    family: Family
+    request: VideoRequest
+    plan: Plan
+
+
+@contextmanager
+def wire_names() -> Iterator[None]:
+    """Errors that name a request's field leave naming the client's."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        raise in_wire_names(error) from error
+
+
+def in_wire_names(error: AiprodError) -> AiprodError:
+    field = error.field or ""
+    if field in PART_OF:
+        return type(error)(f"{PART_OF[field]}: {error.message}", field=PART_OF[field])
+    if field in RENAMED:
+        return type(error)(RENAMED[field] + error.message.removeprefix(field), field=RENAMED[field])
+    return error
+
+
+def wire_model(family: Family, pipeline: str) -> type[VideoFields]:
+    """What may be asked of a pipeline: its own fields, with the family's defaults, and OpenAI's in place of those that they stand for."""
+    defaults = defaults_of(family)
+    own = {name: info for name, info in PIPELINES[pipeline].model_fields.items() if name not in (*PART_OF, "image")}
+    fields = {RENAMED.get(name, name): _with_default(info, defaults.get(name, info.default)) for name, info in own.items()}
+    size = f"{defaults['width']}x{defaults['height']}"
+    fields["size"] = _with_default(VideoFields.model_fields["size"], size)
+    fields["model"] = _with_default(VideoFields.model_fields["model"], f"{family.name}/{pipeline}")
+    return create_model(f"{pipeline}_fields", __base__=VideoFields, **fields)  # type: ignore[call-overload]
+
+
+def _with_default(info: FieldInfo, default: Any) -> Any:
+    if info.default_factory is not None:
+        return Annotated[info.annotation, *info.metadata, Field(default_factory=info.default_factory, description=info.description)]
+    return Annotated[info.annotation, *info.metadata, Field(default, description=info.description)]
+
+
+class Wire:
+    """Reads bodies for the families that are served; the first is the default."""
+
+    def __init__(self, families: Mapping[str, Family]) -> None:
+        self.families = families
+        self.models = {(family.name, pipeline): wire_model(family, pipeline) for family in families.values() for pipeline in PIPELINES}
+
+    def read(self, body: Body) -> Asked:
+        """Raises InvalidRequestError in the client's names: the field, its value and the way out. Decodes pictures, so takes a while."""
+        family, pipeline = self._choose(body.fields)
+        record = {"pipeline": pipeline, **_record(self._validated(body, (family.name, pipeline)), body, family=family)}
+        with wire_names():
+            request = parse_request(record, family=family)
+            return Asked(family, request, request.plan(family))
+
+    def _choose(self, fields: Mapping[str, Any]) -> tuple[Family, str]:
+        model = fields.get("model", next(iter(self.families)))
+        name, _, suffix = str(model).partition("/")
+        if name not in self.families:
+            raise UnknownModelError(f"model {model!r} is not served here; there is {', '.join(self.families)}", field="model")
+        asked = fields.get("pipeline", suffix or DEFAULT_PIPELINE)
+        if suffix and asked != suffix:
+            raise InvalidRequestError(f"model names pipeline {suffix!r} and pipeline says {asked!r}; leave one out", field="pipeline")
+        if not isinstance(asked, str) or asked not in PIPELINES:
+            field = "model" if suffix else "pipeline"
+            raise UnknownModelError(f"pipeline {asked!r} is unknown; the pipelines are {', '.join(PIPELINES)}", field=field)
+        return self.families[name], asked
+
+    def _validated(self, body: Body, key: tuple[str, str]) -> VideoFields:
+        model = self.models[key]
+        for name in body.files:
+            if name != "input_reference":
+                raise InvalidRequestError(f"{name} must be text, got a file; the only file is input_reference", field=name)
+        try:
+            if body.json is None:
+                return model.model_validate_strings(body.fields, strict=True)
+            return model.model_validate_json(body.json, strict=True)
+        except ValidationError as error:
+            raise explain(error, known=list(model.model_fields)) from error
+
+
+def _record(fields: VideoFields, body: Body, *, family: Family) -> dict[str, Any]:
+    """The client's fields -> the request's, those that were given."""
+    given = {name: value for name in fields.model_fields_set if (value := getattr(fields, name)) is not None}
+    record = {name: value for name, value in given.items() if name not in VideoFields.model_fields}
+    if "fps" in record:
+        record["frame_rate"] = record.pop("fps")
+    if "size" in given:
+        width, height = map(int, fields.size.split("x"))
+        record |= {"width": width, "height": height}
+    if "seconds" in given:
+        if "num_frames" in given:
+            raise InvalidRequestError("seconds and num_frames say the same thing; leave one out", field="seconds")
+        frame_rate = record.get("frame_rate", family.video.frame_rate)
+        record["num_frames"] = frames_within(given["seconds"], frame_rate=frame_rate, family=family)
+    if (data := _picture(fields, body)) is not None:
+        record["image"] = FirstFrame(picture=check_picture(data, field="input_reference"), strength=fields.image_strength)
+    elif "image_strength" in given:
+        raise InvalidRequestError("image_strength needs a picture; send input_reference too", field="image_strength")
+    return record
+
+
+def frames_within(seconds: float, *, frame_rate: float, family: Family) -> int:
+    """The most frames on the family's grid that last at most `seconds`, but one at least."""
+    longest = family.limits.max_frames / frame_rate
+    if seconds > longest:
+        raise InvalidRequestError(f"seconds must be at most {longest:.4g} at {frame_rate:g} fps, got {seconds:g}", field="seconds")
+    frames = max(math.floor(seconds * frame_rate + 1e-6), 1)
+    return (frames - 1) // family.grid.time * family.grid.time + 1
+
+
+def _picture(fields: VideoFields, body: Body) -> bytes | None:
+    if fields.input_reference is None:
+        return body.files.get("input_reference")
+    try:
+        return base64.b64decode(fields.input_reference.image_url.partition(",")[2], validate=True)
+    except binascii.Error as error:
+        field = "input_reference.image_url"
+        raise InvalidRequestError(f"{field} is not base64 ({error}); encode the file's bytes again", field=field) from error

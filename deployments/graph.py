@@ -1,0 +1,44 @@
+"""THE GRAPH on one page: arguments -> deployments -> applications
+
+    miniature: family ── text_encoder, vae_encoder, denoiser, upsampler, refiner, vae_decoder      one application per family
+    api:       ingress ── finds the stages by (application, deployment)
+
+Each stage is a deployment of its own, scaled alone in `serve_config.yaml`. What feeds what is no business of the graph: a plan says it.
+"""
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from aiprod_components.plan import Plan
+from aiprod_components.stages import STAGES
+from deployments.api.http import Ingress
+from deployments.envelope import Sealed
+from deployments.runner import run_plan
+from deployments.settings import FAMILY, INGRESS, ApiArgs, FamilyArgs, check_config
+from deployments.stage import StageReplica
+
+__all__ = ["ApiArgs", "FamilyArgs", "api", "check_config", "default_api", "default_family", "family"]
+
+
+class FamilyRoot:
+    """Ties a family's stages into one application; by handle, the whole family is one call."""
+
+    def __init__(self, **stages: DeploymentHandle) -> None:
+        self._stages = stages
+
+    async def run(self, plan: Plan) -> Sealed:
+        return await run_plan(plan, handles=self._stages)
+
+
+def family(args: FamilyArgs) -> serve.Application:
+    stages = {stage: serve.deployment(StageReplica, name=stage).bind(args, stage) for stage in STAGES}
+    return serve.deployment(FamilyRoot, name=FAMILY).bind(**stages)
+
+
+def api(args: ApiArgs) -> serve.Application:
+    return serve.deployment(Ingress, name=INGRESS).bind(args)
+
+
+# `serve build` takes applications only, not builders.
+default_family = family(FamilyArgs(name="miniature"))
+default_api = api(ApiArgs(families=[FamilyArgs(name="miniature")]))

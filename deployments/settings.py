@@ -1,0 +1,125 @@
+"""serve_config.yaml -> the arguments of builders and stages, checked before anything starts
+
+Ray Serve accepts misspelt options and unknown deployments without a word; `check_config` does not.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ray.serve.schema import (
+    DeploymentSchema,
+    HTTPOptionsSchema,
+    RayActorOptionsSchema,
+    ServeApplicationSchema,
+    ServeDeploySchema,
+)
+
+from aiprod_components.errors import ConfigError
+from aiprod_components.families import FAMILIES
+from aiprod_components.stages import STAGES
+
+FAMILY, INGRESS = "family", "ingress"  # the root deployments of the two kinds of application
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FamilyArgs(_Strict):
+    """A model family to serve; `weights` is a folder (or `random`), absent: the family's own."""
+
+    name: str
+    weights: str | None = None
+
+
+class ApiArgs(_Strict):
+    """The families that the API offers, each an application of its own by the family's name; the first is the default."""
+
+    families: list[FamilyArgs] = Field(min_length=1)
+
+
+class StageConfig(_Strict):
+    """A stage's `user_config`: what can change while it runs."""
+
+    threads: int = Field(default=1, ge=1, le=1024)
+
+
+class NoConfig(_Strict):
+    """The `user_config` of a deployment that takes none."""
+
+
+# Builder -> what its application takes: its arguments, its deployments and their `user_config`.
+BUILDERS: dict[str, tuple[type[BaseModel], dict[str, type[BaseModel]]]] = {
+    "deployments.graph:family": (FamilyArgs, {FAMILY: NoConfig, **dict.fromkeys(STAGES, StageConfig)}),
+    "deployments.graph:api": (ApiArgs, {INGRESS: NoConfig}),
+}
+
+
+def check_config(path: str | Path) -> dict[str, Any]:
+    """The config as it stands in the file. Raises ConfigError listing everything in it that Serve would pass over in silence."""
+    try:
+        config = yaml.safe_load(Path(path).read_text())
+        ServeDeploySchema.model_validate(config)
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"{path} is not a Ray Serve config: {error}") from error
+    if faults := list(_faults(config)):
+        raise ConfigError(f"{path}: " + "; ".join(faults))
+    return config
+
+
+def _faults(config: Mapping[str, Any]) -> Iterator[str]:
+    yield from _unknown_keys(config, ServeDeploySchema, at="config")
+    yield from _unknown_keys(config.get("http_options") or {}, HTTPOptionsSchema, at="http_options")
+    for application in config["applications"]:
+        yield from _application_faults(application)
+    yield from _absent_families(config["applications"])
+
+
+def _application_faults(application: Mapping[str, Any]) -> Iterator[str]:
+    name = application["name"]
+    yield from _unknown_keys(application, ServeApplicationSchema, at=name)
+    if application["import_path"] not in BUILDERS:
+        yield f"{name}.import_path is {application['import_path']!r}; the builders are {', '.join(BUILDERS)}"
+        return
+    args, deployments = BUILDERS[application["import_path"]]
+    yield from _invalid(application.get("args") or {}, args, at=f"{name}.args")
+    for deployment in application.get("deployments") or []:
+        at = f"{name}.{deployment['name']}"
+        if deployment["name"] not in deployments:
+            yield f"{at} is not a deployment; they are {', '.join(deployments)}"
+            continue
+        yield from _unknown_keys(deployment, DeploymentSchema, at=at)
+        yield from _unknown_keys(deployment.get("ray_actor_options") or {}, RayActorOptionsSchema, at=f"{at}.ray_actor_options")
+        yield from _invalid(deployment.get("user_config") or {}, deployments[deployment["name"]], at=f"{at}.user_config")
+
+
+def _absent_families(applications: list[dict[str, Any]]) -> Iterator[str]:
+    """The API finds a family by the name of its application."""
+    by_builder = {kind: [a for a in applications if a["import_path"] == f"deployments.graph:{kind}"] for kind in ("family", "api")}
+    served = {application["name"]: application.get("args") or {} for application in by_builder["family"]}
+    for name, args in served.items():
+        if args.get("name") != name:
+            yield f"{name}.args.name is {args.get('name')!r}; a family's application bears its name"
+        if args.get("name") not in FAMILIES:
+            yield f"{name}.args.name is {args.get('name')!r}; the families are {', '.join(FAMILIES)}"
+    for application in by_builder["api"]:
+        for offered in (application.get("args") or {}).get("families", []):
+            if offered not in served.values():
+                yield f"{application['name']}.args.families has {offered}, which is no application's args here"
+
+
+def _unknown_keys(record: Mapping[str, Any], schema: type[BaseModel], *, at: str) -> Iterator[str]:
+    for key in record:
+        if key not in schema.model_fields:
+            yield f"{at}.{key} is not an option; they are {', '.join(schema.model_fields)}"
+
+
+def _invalid(record: Mapping[str, Any], model: type[BaseModel], *, at: str) -> Iterator[str]:
+    try:
+        model.model_validate(record, strict=True)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False):
+            yield f"{'.'.join([at, *map(str, fault['loc'])])}: {fault['msg']}"

@@ -1,0 +1,90 @@
+"""Pictures are checked before they are believed; videos are what a browser plays."""
+
+import io
+
+import av
+import pytest
+import torch
+from PIL import Image
+
+from aiprod_components.errors import InvalidMediaError
+from aiprod_components.media.decode import decode_video
+from aiprod_components.media.encode import encode_mp4
+from aiprod_components.media.frames import digest_of, to_bytes, to_unit
+from aiprod_components.media.pictures import check_picture, read_picture
+from aiprod_components.values import Frames, Picture
+
+
+def png(image: Image.Image, format: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    image.save(file, format)
+    return file.getvalue()
+
+
+def smooth_clip() -> Frames:
+    ramp = torch.linspace(0, 255, 64).to(torch.uint8)
+    frames = torch.stack([ramp.roll(2 * t).expand(48, 64) for t in range(9)])
+    return Frames(frames[None, ..., None].expand(1, 9, 48, 64, 3).contiguous(), 16.0)
+
+
+def test_a_video_is_h264_that_a_browser_plays_while_it_loads():
+    data = encode_mp4(smooth_clip())
+    with av.open(io.BytesIO(data)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert (stream.frames, stream.average_rate, stream.width, stream.height) == (9, 16, 64, 48)
+    assert data.index(b"moov") < data.index(b"mdat")
+
+
+def test_what_is_encoded_can_be_seen_again():
+    clip = smooth_clip()
+    error = (decode_video(encode_mp4(clip)).float() - clip.pixels[0].float()).abs().mean()
+    assert error < 3
+
+
+def test_bytes_survive_the_way_to_unit_frames_and_back():
+    pixels = torch.randint(0, 256, (1, 2, 3, 5, 3), dtype=torch.uint8)
+    torch.testing.assert_close(to_bytes(to_unit(pixels)), pixels)
+
+
+def test_a_digest_changes_with_any_byte():
+    clip = smooth_clip()
+    changed = clip.pixels.clone()
+    changed[0, 3, 10, 10, 1] += 1
+    assert digest_of(clip) != digest_of(Frames(changed, 16.0))
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_a_picture_is_cropped_to_its_middle_and_resized(format: str):
+    image = Image.new("RGB", (300, 100), "red")
+    image.paste("blue", (100, 0, 200, 100))
+    frame = read_picture(check_picture(png(image, format), field="image"), height=32, width=32)
+    assert frame.shape == (1, 1, 32, 32, 3)
+    assert frame[0, 0, 16, 16, 2] > 200 and frame[..., 0].float().mean() < 30
+
+
+def test_a_picture_is_turned_as_its_camera_held_it():
+    image = Image.new("RGB", (40, 20), "black")
+    image.paste("white", (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees: left becomes top
+    file = io.BytesIO()
+    image.save(file, "PNG", exif=exif)
+    frame = read_picture(Picture(file.getvalue()), height=40, width=20)
+    assert frame[0, 0, 5, 10, 0] > 200 and frame[0, 0, 35, 10, 0] < 50
+
+
+@pytest.mark.parametrize(
+    ("data", "way_out"),
+    [
+        (b"", "is not a picture; send one of PNG"),
+        (b"just some text", "is not a picture; send one of PNG"),
+        (png(Image.effect_noise((64, 64), 50))[:-300], "damaged"),
+        (png(Image.new("L", (30_000, 10))), "at most 8192 pixels a side"),
+        (b"GIF89a" + png(Image.new("L", (8, 8)), "GIF")[6:], "is not a picture; send one of PNG"),
+    ],
+)
+def test_what_is_not_a_picture_is_refused_with_the_way_out(data: bytes, way_out: str):
+    with pytest.raises(InvalidMediaError, match=way_out) as caught:
+        check_picture(data, field="input_reference")
+    assert caught.value.field == "input_reference"
