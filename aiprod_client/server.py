@@ -28,6 +28,9 @@ ENVIRONMENT = {
     # In spite of its name: with 0 every address of the cluster is a loopback one, on Linux too.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Serve gives its HTTP proxy three times 5 s to import itself, then gives up for good; a busy machine needs longer.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
 }
 # What `serve run` is told to end, and how many seconds it has after each; Serve drains its replicas on the first.
 FAREWELLS = ((signal.SIGINT, 60.0), (signal.SIGTERM, 15.0))

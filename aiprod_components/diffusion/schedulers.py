@@ -22,6 +22,6 @@ class TokenShift:
 
 
 def shifted_flow(num_inference_steps: int, *, shift: float) -> tuple[float, ...]:
-    """Evenly spaced times in (0, 1], each moved by e^shift towards 1: sigma = e^s / (e^s + 1/t - 1); then 0."""
+    """Evenly spaced times in (0, 1], the log-odds of each moved by `shift`: sigma = 1 / (1 + (1/t - 1) e^-shift); then 0."""
     times = [1 - step / num_inference_steps for step in range(num_inference_steps)]
-    return (*(math.exp(shift) / (math.exp(shift) + 1 / t - 1) for t in times), 0.0)
+    return (*(1 / (1 + (1 / t - 1) * math.exp(-shift)) for t in times), 0.0)

@@ -310,7 +310,7 @@ def _track(cover: Cover, blob: Tensor, profiles: Profiles, hidden: Bool[Tensor, 
     mass = reduce(blob * ~hidden, "t h w -> t", "sum")
     frame_edge = torch.ones(height, width, dtype=torch.bool)
     frame_edge[1:-1, 1:-1] = False
-    cut = ((blob > 0.4) & frame_edge).sum((1, 2)) > 2
+    cut = ((blob > 0.3) & frame_edge).any(dim=2).any(dim=1)
     whole = ~cut & ~hidden.any(dim=2).any(dim=1) & (mass > 8)
     voters = whole & (mass > 25)
     view = View(blob, (~hidden).float(), profiles.blur)
@@ -347,13 +347,13 @@ def _guess_shape(view: View) -> tuple[str, Float[Tensor, "N 4"]]:
         size = max((xs.max() - xs.min()).item(), (ys.max() - ys.min()).item(), 4 / height)
         starts.append(torch.stack([(xs.min() + xs.max()) / 2, (ys.min() + ys.max()) / 2, torch.tensor(size / 2), torch.tensor(0.0)]))
     fits = {shape: refine(shape, torch.stack(starts), view, rounds=8) for shape in SHAPES}
-    shape = min(SHAPES, key=lambda shape: _soft_error(shape, fits[shape], view))
+    shape = min(SHAPES, key=lambda shape: _soft_errors(shape, fits[shape], view).sum().item())
     return shape, fits[shape]
 
 
-def _soft_error(shape: str, poses: Float[Tensor, "N 4"], view: View) -> float:
+def _soft_errors(shape: str, poses: Float[Tensor, "N 4"], view: View) -> Float[Tensor, " N"]:
     drawn = draw(shape, poses, height=view.alpha.shape[1], width=view.alpha.shape[2], blur=view.blur)
-    return ((drawn - view.alpha).square() * view.known).sum().item()
+    return ((drawn - view.alpha).square() * view.known).sum((1, 2))
 
 
 def _fill(shape: str, poses: Float[Tensor, "T 4"], view: View, mass: Float[Tensor, " T"]) -> Float[Tensor, "T 4"]:
@@ -369,12 +369,13 @@ def _fill(shape: str, poses: Float[Tensor, "T 4"], view: View, mass: Float[Tenso
                 continue
             if mass[index] < max(8.0, least[index] * shape_area(shape) * (poses[before, 2] * height).square()):
                 continue
-            start = poses[before]
+            starts = [poses[before]]
             if 0 <= before - step < len(poses) and not poses[before - step, 0].isnan():
-                start = start + _change(shape, poses[before - step], start)
-            here = firm[slice(index, index + 1)]
-            pose = refine(shape, _align(shape, start[None], here), here, rounds=4)[0]
-            if abs(math.log(pose[2] / start[2])) < 0.15:  # a size that jumps means that the thing is lost
+                starts.append(poses[before] + _change(shape, poses[before - step], poses[before]))  # wrong where a thing bounces
+            here = firm[[index] * len(starts)]
+            options = refine(shape, _align(shape, torch.stack(starts), here), here, rounds=4)
+            pose = options[_soft_errors(shape, options, here).argmin()]
+            if abs(math.log(pose[2] / poses[before, 2])) < 0.15:  # a size that jumps means that the thing is lost
                 poses[index] = pose
     return poses
 
@@ -394,7 +395,8 @@ def _align(shape: str, poses: Float[Tensor, "N 4"], view: View) -> Float[Tensor,
     drawn = draw(shape, poses, height=height, width=width, blur=view.blur) * view.known
     seen = view.alpha * view.known
     centres = [(grid * part[:, None]).sum((2, 3)) / part.sum((1, 2)).clamp(min=1e-3)[:, None] for part in (seen, drawn)]
-    return torch.cat([poses[:, :2] + centres[0] - centres[1], poses[:, 2:]], dim=1)
+    move = torch.where(drawn.sum((1, 2))[:, None] > 1, centres[0] - centres[1], 0.0)
+    return torch.cat([poses[:, :2] + move, poses[:, 2:]], dim=1)
 
 
 def _edge_width(shape: str, poses: Float[Tensor, "N 4"], blob: Float[Tensor, "N H W"]) -> float:

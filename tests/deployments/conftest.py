@@ -16,6 +16,13 @@ ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "serve_config.yaml"
 THREADS = 1  # the same everywhere: a sum in another order is another video
 PATIENCE = float(os.environ.get("AIPROD_TEST_PATIENCE", "110"))  # seconds that the cluster has to get ready
+ENVIRONMENT = {
+    "PYTHONPATH": str(ROOT),
+    "RAY_AUTH_MODE": "disabled",  # a token file in the home folder would switch it on
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # in spite of its name: all addresses on loopback
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # 5 by default, which a busy machine needs for imports alone
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ def graph() -> Iterator[Graph]:
     from ray.serve.schema import ServeDeploySchema
 
     with pytest.MonkeyPatch.context() as environment, tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
-        for name, value in {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}.items():
+        for name, value in ENVIRONMENT.items():
             environment.setenv(name, value)
         config = _test_config(port=_free_port())
         options = {"_node_ip_address": "127.0.0.1", "_temp_dir": folder, "namespace": "serve", "log_to_driver": False}

@@ -1,0 +1,189 @@
+"""the command line, from arguments to files, messages and exit codes"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+from typer.testing import CliRunner, Result
+
+from aiprod_client.cli import app
+from tests.client.stand_in import VIDEO, StandIn, json_answer, problem
+
+NOBODY = "http://127.0.0.1:9"  # the discard port: nothing answers there
+TINY = ["--frames", "5", "--size", "64x64", "--steps", "2", "--seed", "7"]
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments, env={"AIPROD_SERVER": NOBODY, "COLUMNS": "200"})
+
+
+def refused(result: Result, *, code: int) -> str:
+    """The one line of an error."""
+    assert result.exit_code == code, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    *said_before, line = result.stderr.splitlines()
+    assert line.startswith("aiprod: ")
+    assert not any("Traceback" in earlier for earlier in said_before)
+    return line.removeprefix("aiprod: ")
+
+
+def test_a_plan_is_a_table() -> None:
+    result = run("plan", "a red ball")
+    assert result.exit_code == 0
+    title, header, *rows = result.stdout.splitlines()
+    assert title.strip() == "miniature/ti2vid_two_stages"
+    assert header.split() == ["step", "stage", "inputs", "network", "calls", "tokens", "bytes"]
+    assert [row.split()[:2] for row in rows] == [
+        ["prompt", "text_encoder"],
+        ["draft", "denoiser"],
+        ["doubled", "upsampler"],
+        ["refined", "refiner"],
+        ["video", "vae_decoder"],
+    ]
+
+
+def test_a_plan_is_data() -> None:
+    result = run("plan", "a red ball", "--json", "--steps", "9", "--guidance-scale", "1", "--model", "miniature/ti2vid_one_stage")
+    described = json.loads(result.stdout)
+    assert described["pipeline"] == "ti2vid_one_stage"
+    assert [step["work"]["network_calls"] for step in described["steps"]] == [1, 9, 1]
+
+
+def test_a_plan_of_a_family_without_weights_needs_none() -> None:
+    assert json.loads(run("plan", "a red ball", "--json", "--model", "aiprod").stdout)["family"] == "aiprod"
+
+
+def test_a_picture_adds_its_steps(png: bytes, tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(png)
+    described = json.loads(run("plan", "a red ball", "--json", "--image", str(tmp_path / "red.png")).stdout)
+    assert [step["stage"] for step in described["steps"]].count("vae_encoder") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--frames", "30"], "num_frames must be 1 + a multiple of 4, got 30; nearest is 29"),
+        (["--size", "big"], "size must be WIDTHxHEIGHT, for example 128x128, got 'big'"),
+        (["--size", "100x128"], "width must be a multiple of 32 for this pipeline, got 100; nearest is 96"),
+        (["--steps", "1000"], "num_inference_steps must be 1 to 100, got 1000"),
+        (["--pipeline", "magic"], "pipeline 'magic' is unknown; the pipelines are ti2vid_two_stages, ti2vid_one_stage"),
+        (["--model", "sora"], "model family 'sora' is unknown; the families are miniature, aiprod"),
+        (["--image", "no.png"], "image no.png cannot be read: No such file or directory"),
+        (["--image", "pyproject.toml"], "image is not a picture; send one of PNG, JPEG, WEBP"),
+        (["--image-strength", "0.5"], "image_strength needs an image"),
+    ],
+)
+def test_bad_input_is_one_line_that_names_the_way_out(arguments: list[str], message: str) -> None:
+    assert refused(run("plan", "a red ball", *arguments), code=2) == message
+
+
+def test_what_the_command_line_itself_forbids_is_bad_input_too() -> None:
+    result = run("plan", "a red ball", "--frames", "many")
+    assert result.exit_code == 2
+    assert "Invalid value for '--frames'" in result.stderr
+
+
+def test_doctor_says_what_is_there() -> None:
+    report = json.loads(run("doctor", "--json").stdout)
+    assert report["versions"]["torch"]
+    assert report["libx264"] is True
+    assert (report["device"], report["attention"]) != ("", "")
+    assert set(report["weights"]["miniature"]) == {"text_encoder", "vae", "denoiser", "upsampler", "refiner"}
+    assert report["weights"]["aiprod"] == {}
+
+
+def test_doctor_is_a_table() -> None:
+    lines = [line.split() for line in run("doctor").stdout.splitlines()]
+    assert ["libx264", "available"] in lines
+    assert {"python", "torch", "ray", "device", "attention", "threads"} <= {line[0] for line in lines}
+
+
+def test_without_a_server_the_video_is_made_here(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    result = run("generate", "a red ball", "-o", str(path), *TINY)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith("running in this process\n")
+    assert re.search(r"draft denoiser .* 2/2", result.stderr)
+    assert "seed 7" in result.stderr
+    assert result.stdout == ""
+    with av.open(path) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(container.streams.video[0])]
+    assert [frame.shape for frame in frames] == [(64, 64, 3)] * 5
+
+
+def test_the_same_seed_gives_the_same_frames(tmp_path: Path) -> None:
+    results = [run("generate", "a red ball", "-o", str(tmp_path / "out.mp4"), "--local", "--json", *TINY) for _ in range(2)]
+    first, second = (json.loads(result.stdout) for result in results)
+    assert first["frames_sha256"] == second["frames_sha256"]
+    assert first["server"] is None
+    assert [time["stage"] for time in first["timings"]] == ["text_encoder", "denoiser", "upsampler", "refiner", "vae_decoder"]
+
+
+def test_a_server_that_answers_is_asked(server: StandIn, tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    result = run("generate", "a red ball", "-o", str(path), "--server", server.url, *TINY)
+    assert result.exit_code == 0, result.output
+    assert path.read_bytes() == VIDEO
+    assert result.stderr.startswith(f"asking {server.url}\n")
+    assert ["video", "vae_decoder", "2.50"] in [line.split() for line in result.stderr.splitlines()]
+    asked = {"prompt": "a red ball", "num_frames": 5, "size": "64x64", "num_inference_steps": 2, "seed": 7}
+    assert server.received[-1] == ("POST /v1/videos/sync", asked)
+
+
+def test_the_environment_names_the_server(server: StandIn, tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    result = CliRunner().invoke(app, ["generate", "a red ball", "-o", str(path), "--json"], env={"AIPROD_SERVER": server.url})
+    assert json.loads(result.stdout)["server"] == server.url
+
+
+def test_what_the_server_refuses_is_bad_input(server: StandIn, tmp_path: Path) -> None:
+    server.answers["POST /v1/videos/sync"] = problem(400, "num_frames must be 29", code="invalid_request", param="num_frames")
+    result = run("generate", "a red ball", "-o", str(tmp_path / "out.mp4"), "--server", server.url)
+    assert refused(result, code=2) == "num_frames must be 29"
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_server_that_is_busy_is_a_failure(server: StandIn, tmp_path: Path) -> None:
+    server.answers["POST /v1/videos/sync"] = problem(429, "all stages are busy", code="queue_full")
+    result = run("generate", "a red ball", "-o", str(tmp_path / "out.mp4"), "--server", server.url)
+    assert refused(result, code=1) == "all stages are busy"
+
+
+def test_a_server_that_is_named_must_be_ready(server: StandIn, tmp_path: Path) -> None:
+    server.answers["GET /readyz"] = json_answer({"status": "starting", "applications": {"miniature": "DEPLOYING"}}, status=503)
+    result = run("generate", "a red ball", "-o", str(tmp_path / "out.mp4"), "--server", server.url)
+    assert refused(result, code=1).startswith(f"no AIPROD server is ready at {server.url}")
+
+
+def test_an_output_folder_that_is_missing_is_found_before_the_work(tmp_path: Path) -> None:
+    result = run("generate", "a red ball", "-o", str(tmp_path / "missing" / "out.mp4"))
+    assert refused(result, code=2) == f"folder {tmp_path / 'missing'} does not exist; make it first"
+
+
+def test_a_family_without_weights_says_how_to_name_them(tmp_path: Path) -> None:
+    result = run("generate", "a red ball", "-o", str(tmp_path / "out.mp4"), "--model", "aiprod")
+    assert refused(result, code=1).startswith("family aiprod ships no weights")
+
+
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    result = run("generate", "a red ball", "-o", str(tmp_path / "out.mp4"), "--weights", str(tmp_path))
+    assert refused(result, code=1).startswith(f"{tmp_path / 'text_encoder.safetensors'} does not exist")
+
+
+def test_serve_refuses_a_config_that_is_not_there() -> None:
+    assert "no_config.yaml" in refused(run("serve", "--config", "no_config.yaml"), code=1)
+
+
+def test_serve_refuses_a_port_that_is_taken(server: StandIn) -> None:
+    result = run("serve", "--port", str(server.server_port))
+    assert refused(result, code=1) == f"port {server.server_port} is taken; stop what listens there, or choose another with --port"
+
+
+def test_help_needs_neither_torch_nor_ray() -> None:
+    """They take seconds to import."""
+    script = "import sys; from aiprod_client.cli import app; sys.exit(bool({'torch', 'ray'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -1,0 +1,101 @@
+"""A training run can be stopped anywhere, and its recipes are whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from aiprod_components.training.config import BaseRecipe, Schedule
+from aiprod_components.training.objectives import COMPONENTS
+from aiprod_components.training.optimizer import MatrixOptimizer
+from aiprod_components.training.quality_page import render_page
+from aiprod_components.training.trainer import Trainer, learning_rate
+
+RECIPES = sorted((Path(__file__).parents[2] / "aiprod_components" / "training" / "recipes").glob("*.yaml"))
+
+
+class Line:
+    """Learns y = 3x - 1 from points that depend on the step alone."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Linear(1, 16), nn.SiLU(), nn.Linear(16, 16), nn.SiLU(), nn.Linear(16, 1))
+        self.finished: nn.Module | None = None
+
+    def loss(self, step: int) -> dict[str, Tensor]:
+        x = torch.rand(32, 1, generator=torch.Generator().manual_seed(step))
+        return {"loss": (self.model(x).float() - (3 * x - 1)).square().mean()}
+
+    def finish(self, model: nn.Module) -> None:
+        self.finished = model
+
+
+def recipe(steps: int) -> BaseRecipe:
+    return BaseRecipe(schedule=Schedule(steps=steps, learning_rate=2e-2), threads=1)
+
+
+def test_a_run_learns_and_finishes_with_the_averaged_weights(tmp_path: Path):
+    objective = Line()
+    before = objective.loss(0)["loss"].item()
+    Trainer(objective, recipe(150), folder=tmp_path).run()
+    assert objective.loss(0)["loss"].item() < before / 20
+    assert objective.finished is not objective.model
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == list(range(25, 151, 25))
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path):
+    whole, halves = Line(), Line()
+    Trainer(whole, recipe(40), folder=tmp_path / "whole").run()
+    # The learning rate follows the share of the run, so the first half must know of the whole.
+    first = Trainer(halves, recipe(40), folder=tmp_path / "halves")
+    for _ in range(20):
+        first._train_step()
+        first.step += 1
+    first._save()
+    second = Line()
+    Trainer(second, recipe(40), folder=tmp_path / "halves").run()
+    for expected, got in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_hundredth():
+    schedule = Schedule(steps=1000, learning_rate=1.0, warmup=0.1)
+    rates = [learning_rate(schedule, step=step) for step in range(1000)]
+    assert max(rates) == pytest.approx(1.0, abs=1e-3)
+    assert rates.index(max(rates)) == pytest.approx(100, abs=2)
+    assert rates[-1] == pytest.approx(0.01, abs=1e-3)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
+def test_the_optimizer_moves_kernels_in_place_and_orthogonally(memory_format: torch.memory_format):
+    torch.manual_seed(0)
+    layer = nn.Conv3d(16, 16, 3).to(memory_format=memory_format)
+    before = layer.weight.detach().clone()
+    layer.weight.grad = torch.randn_like(layer.weight)
+    MatrixOptimizer(layer, weight_decay=0.0).step(1.0)
+    update = (layer.weight.detach() - before).flatten(start_dim=1)
+    singular = torch.linalg.svdvals(update)
+    assert singular.min() > 0.5 * singular.max() > 0
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_whole_and_a_misspelt_key_is_an_error(path: Path):
+    record = yaml.safe_load(path.read_text())
+    recipe_class, _ = COMPONENTS[record["component"]]
+    recipe_class.model_validate(record)
+    with pytest.raises(ValueError, match="larning_rate"):
+        recipe_class.model_validate({**record, "larning_rate": 1})
+
+
+def test_every_component_has_a_recipe():
+    assert {yaml.safe_load(path.read_text())["component"] for path in RECIPES} == set(COMPONENTS)
+
+
+def test_the_quality_page_shows_what_was_measured():
+    figures = {"reconstruction": {"128x128 plain": {"clips": 3, "ssim": 0.9712, "psnr": 31.5}}}
+    page = render_page(figures, sheets=2)
+    assert "| 128x128 plain | 3 | 0.9712 | 31.50 dB |" in page
+    assert "quality/sheet_2.png" in page
