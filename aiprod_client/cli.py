@@ -4,6 +4,7 @@ What needs torch or Ray is imported by the command that needs it: help and the s
 """
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from click.core import ParameterSource
 from rich.console import Console
 
 from aiprod_client.client import AiprodClientError, Client, GeneratedVideo
@@ -22,6 +22,7 @@ from aiprod_client.terminal import facts_table, plan_table, step_bars, summary, 
 from aiprod_components.errors import AiprodError, InvalidRequestError
 
 BAD_INPUT, FAILED = 2, 1
+DEFAULT_SERVER = f"http://{LOOPBACK}:{DEFAULT_PORT}"
 
 app = typer.Typer(
     name="aiprod",
@@ -36,7 +37,9 @@ err = Console(stderr=True, highlight=False)
 Prompt = Annotated[str, typer.Argument(help="What the video shows, in any language.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Weights = Annotated[str | None, typer.Option(help="In this process: a folder of weights, for a family that ships none.")]
-ServerUrl = Annotated[str, typer.Option("--server", envvar="AIPROD_SERVER", help="Whom to ask.")]
+ServerUrl = Annotated[
+    str | None, typer.Option("--server", help=f"Whom to ask, and nobody else. [default: $AIPROD_SERVER, or {DEFAULT_SERVER} if it answers]")
+]
 
 
 @contextmanager
@@ -63,10 +66,9 @@ def _fail(message: str, *, code: int) -> NoReturn:
 @told()
 @with_settings
 def generate(
-    context: typer.Context,
     prompt: Prompt,
     output: Annotated[Path, typer.Option("--output", "-o", help="The mp4 to write.")],
-    server: ServerUrl = f"http://{LOOPBACK}:{DEFAULT_PORT}",
+    server: ServerUrl = None,
     local: Annotated[bool, typer.Option("--local", help="Run in this process even if a server answers.")] = False,
     weights: Weights = None,
     as_json: AsJson = False,
@@ -76,15 +78,14 @@ def generate(
     """Make a video: on the server if one answers, otherwise in this process."""
     if not output.parent.is_dir():
         raise InvalidRequestError(f"folder {output.parent} does not exist; make it first", field="output")
-    named = context.get_parameter_source("server") is ParameterSource.COMMANDLINE
-    here = local or not _answers(server, must_answer=named)
-    err.print("running in this process" if here else f"asking {server}")
-    video = _run_here(prompt, settings, weights=weights) if here else _ask(server, prompt, settings)
+    chosen = None if local else _choose(server)
+    err.print(f"asking {chosen}" if chosen else "running in this process")
+    video = _ask(chosen, prompt, settings) if chosen else _run_here(prompt, settings, weights=weights)
     output.write_bytes(video.data)
     err.print(summary(video, path=str(output)), soft_wrap=True)
     if as_json:
         facts = {name: value for name, value in asdict(video).items() if name != "data"}
-        _print_json({"output": str(output), "server": None if here else server, **facts})
+        _print_json({"output": str(output), "server": chosen, **facts})
 
 
 @app.command()
@@ -137,13 +138,15 @@ def _print_json(record: dict[str, Any]) -> None:
     typer.echo(json.dumps(record, indent=2, ensure_ascii=False))
 
 
-def _answers(server: str, *, must_answer: bool) -> bool:
-    """A server that is named on the command line must be there; the default one need not."""
+def _choose(named: str | None) -> str | None:
+    """The server to ask, None for nobody. One that is named on the command line must be there; others need not."""
+    server = named or os.environ.get("AIPROD_SERVER") or DEFAULT_SERVER
     with Client(server) as client:
-        ready = client.ready()
-    if must_answer and not ready:
+        if client.ready():
+            return server
+    if named:
         raise AiprodClientError(f"no AIPROD server is ready at {server}; start one with `aiprod serve`, or use --local", code="unreachable")
-    return ready
+    return None
 
 
 def _ask(server: str, prompt: str, settings: VideoSettings) -> GeneratedVideo:

@@ -4,15 +4,25 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ray import serve
 from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTaskError, TaskCancelledError, WorkerCrashedError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from aiprod_components.errors import CancelledError, UnavailableError
 from aiprod_components.plan import Plan
+from aiprod_components.stages import STAGES
 from deployments.envelope import Sealed
 
 LOST = (RayActorError, ObjectLostError, NodeDiedError, WorkerCrashedError, RayServeException)
+
+
+def find_stages(family: str) -> dict[str, DeploymentHandle]:
+    """The stages of the application that serves a family. Asks the controller. Raises UnavailableError before it has started."""
+    try:
+        return {stage: serve.get_deployment_handle(stage, app_name=family) for stage in STAGES}
+    except RayServeException as error:
+        raise UnavailableError(f"model {family} is not running yet; wait until /readyz answers 200") from error
 
 
 async def run_plan(plan: Plan, *, handles: Mapping[str, DeploymentHandle]) -> Sealed:

@@ -7,32 +7,29 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from ray import serve
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
-from aiprod_components.errors import UnavailableError
 from aiprod_components.families import make_family
-from aiprod_components.stages import STAGES
 from deployments.api import errors
+from deployments.api.answers import video_answer
 from deployments.api.body import read_body
 from deployments.api.catalogue import describe_plan, list_models
 from deployments.api.wire import Asked, VideoFields, Wire, wire_names
-from deployments.envelope import Sealed
-from deployments.runner import run_plan
+from deployments.runner import find_stages, run_plan
 from deployments.settings import ApiArgs
 
 # FastAPI's own root spans would cut the trace that begins at Serve's proxy.
 api = FastAPI(title="AIPROD", telemetry={"tracing": False}, docs_url="/docs")
 errors.install(api)
 
-_SCHEMA = VideoFields.model_json_schema(ref_template="#/components/schemas/{model}")
-_SCHEMA = {**{k: v for k, v in _SCHEMA.items() if k != "$defs"}, "additionalProperties": True, "description": "Further fields: /v1/models."}
+_SCHEMA = {**VideoFields.model_json_schema(), "additionalProperties": True, "description": "A pipeline's further fields: GET /v1/models."}
 _KINDS = ("multipart/form-data", "application/json")
 BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {kind: {"schema": _SCHEMA} for kind in _KINDS}}}
 
 
-# It stands with its routes: wrapped in another module, HTTP breaks while calls by handle go on working.
+# It stands with its routes: decorated in another module, HTTP breaks while calls by handle go on working. And below all that they
+# use: Serve pickles the routes as it decorates, with the names that this module has by then.
 @serve.ingress(api)
 class Ingress:
     """The HTTP face. Holds no weights and no tensors."""
@@ -49,7 +46,7 @@ class Ingress:
         asked = await self._understand(request)
         with wire_names():
             sealed = await run_plan(asked.plan, handles=await self._find_stages(asked.family.name))
-        return _video_response(asked, sealed, seconds=time.perf_counter() - started)
+        return video_answer(asked, sealed, seconds=time.perf_counter() - started)
 
     @api.post("/v1/plans", openapi_extra=BODY)
     async def make_plan(self, request: Request) -> JSONResponse:
@@ -79,30 +76,5 @@ class Ingress:
     async def _find_stages(self, family: str) -> dict[str, DeploymentHandle]:
         if family not in self._stages:
             # Not before: the two applications start side by side.
-            self._stages[family] = await asyncio.to_thread(_handles, family)
+            self._stages[family] = await asyncio.to_thread(find_stages, family)
         return self._stages[family]
-
-
-def _handles(family: str) -> dict[str, DeploymentHandle]:
-    try:
-        return {stage: serve.get_deployment_handle(stage, app_name=family) for stage in STAGES}
-    except RayServeException as error:
-        raise UnavailableError(f"model {family} is not running yet; wait until /readyz answers 200") from error
-
-
-def _video_response(asked: Asked, sealed: Sealed, *, seconds: float) -> Response:
-    video = sealed.open()
-    headers = {
-        "server-timing": _server_timing(sealed, seconds=seconds),
-        "x-aiprod-seed": str(asked.request.seed),
-        "x-aiprod-pipeline": asked.request.pipeline,
-        "x-aiprod-frames-sha256": video.frames_digest,
-    }
-    return Response(video.data, media_type=video.media_type, headers=headers)
-
-
-def _server_timing(sealed: Sealed, *, seconds: float) -> str:
-    """One entry per step in milliseconds, then how long steps waited for a free replica in all, then the whole request."""
-    steps = [f'{r.step};dur={r.run_seconds * 1000:.1f};desc="{r.stage}"' for r in sealed.receipts]
-    queue = sum(r.queued_seconds for r in sealed.receipts)
-    return ", ".join([*steps, f"queue;dur={queue * 1000:.1f}", f"total;dur={seconds * 1000:.1f}"])

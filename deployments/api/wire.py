@@ -58,6 +58,11 @@ class PictureReference(BaseModel):
     image_url: Annotated[str, AfterValidator(_check_data_url)] = Field(description="data:image/png;base64,… (or JPEG, WebP)")
 
 
+# Flat, so that it stands by itself in the OpenAPI document too.
+UPLOAD = {"type": "string", "format": "binary", "description": "The file itself, in a multipart body."}
+PICTURE_SCHEMA = {"anyOf": [PictureReference.model_json_schema(), UPLOAD]}
+
+
 class VideoFields(BaseModel):
     """OpenAI's fields. `wire_model` adds a pipeline's own."""
 
@@ -66,8 +71,8 @@ class VideoFields(BaseModel):
     model: str = Field(default="", description="A family, or FAMILY/PIPELINE.")
     seconds: Seconds | None = Field(default=None, description="Length: the most frames that last no longer. Or say num_frames.")
     size: Annotated[str, AfterValidator(_check_size)] = Field(default="", description="WIDTHxHEIGHT in pixels.")
-    input_reference: PictureReference | None = Field(
-        default=None, description="A picture that the video begins with: a file in a multipart body, a data: URL in JSON."
+    input_reference: Annotated[PictureReference | None, WithJsonSchema(PICTURE_SCHEMA)] = Field(
+        default=None, description="A picture that the video begins with."
     )
     image_strength: Annotated[float, *FirstFrame.model_fields["strength"].metadata] = Field(
         default=1.0, description="How firmly the video begins with the picture; 1 is exactly."

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from aiprod_components.media.frames import to_unit
@@ -17,18 +17,20 @@ from aiprod_components.training.dataset import clips_of, draw_seeds, scenes_of, 
 
 
 class ClipShape(Strict):
-    """One kind of batch, and how often it is drawn."""
+    """One kind of batch, and how often it is drawn: `weight` at the start of the run, moving to `final_weight`."""
 
     batch: PositiveInt
     num_frames: PositiveInt
     size: PositiveInt
-    weight: PositiveFloat
+    weight: float = Field(ge=0)
+    final_weight: float = Field(ge=0)
 
 
 class VAERecipe(BaseRecipe):
     component: Literal["vae"]
     model: VideoVAEConfig
     start_from: str | None  # weights to go on from
+    frozen_encoder: bool = False  # teaches the decoder alone: latents stay what other networks were trained on
     clips: list[ClipShape]
     plain_mix: SceneMix
     full_mix: SceneMix
@@ -47,6 +49,7 @@ class VAEObjective:
         if recipe.start_from is not None:
             self.model.load_state_dict(load_model(VideoVAE, VideoVAEConfig, output / recipe.start_from).state_dict())
         self.model.to(memory_format=torch.channels_last_3d)
+        self.model.encoder.requires_grad_(not recipe.frozen_encoder)
 
     def loss(self, step: int) -> dict[str, Tensor]:
         frames = self._batch(step)
@@ -61,11 +64,16 @@ class VAEObjective:
     def finish(self, model: nn.Module) -> None:
         """Stores the channels' statistics in the weights, then writes them."""
         assert isinstance(model, VideoVAE)
-        latents = [self._mu(model, self._batch(-1 - k)) for k in range(self.recipe.statistics_clips // 8)]
+        if not self.recipe.frozen_encoder:
+            self._measure_latents(model)
+        save_model(model, self.output / "vae", dtype=torch.float16)
+
+    def _measure_latents(self, model: VideoVAE) -> None:
+        recipe = self.recipe
+        latents = [self._mu(model, self._batch(recipe.schedule.steps + k)) for k in range(recipe.statistics_clips // 8)]
         per_channel = torch.cat(latents, dim=1)
         model.mean.copy_(per_channel.mean(dim=1))
         model.std.copy_(per_channel.std(dim=1))
-        save_model(model, self.output / "vae", dtype=torch.float16)
 
     def _mu(self, model: VideoVAE, frames: Tensor) -> Tensor:
         with torch.no_grad():
@@ -73,7 +81,9 @@ class VAEObjective:
 
     def _batch(self, step: int) -> Tensor:
         recipe, rng = self.recipe, step_rng(self.recipe.seed, step)
-        shape = rng.choices(recipe.clips, weights=[clip.weight for clip in recipe.clips])[0]
+        progress = min(max(step / recipe.schedule.steps, 0.0), 1.0)
+        weights = [clip.weight + progress * (clip.final_weight - clip.weight) for clip in recipe.clips]
+        shape = rng.choices(recipe.clips, weights=weights)[0]
         mix = recipe.full_mix if rng.random() < recipe.full_share else recipe.plain_mix
         scenes = scenes_of(draw_seeds(rng, shape.batch), mix=mix)
         device = next(self.model.parameters()).device

@@ -1,0 +1,200 @@
+"""bodies -> requests, or errors in the client's names"""
+
+import base64
+import io
+import json
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from aiprod_components.errors import AiprodError, InvalidMediaError, InvalidRequestError, UnknownModelError
+from aiprod_components.families import make_family
+from aiprod_components.pipelines import PIPELINES
+from deployments.api.body import parse_form, parse_json
+from deployments.api.catalogue import describe_plan, list_models
+from deployments.api.wire import Asked, Wire, in_wire_names
+
+FAMILY = make_family("miniature")
+WIRE = Wire({"miniature": FAMILY})
+
+
+def picture() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+def data_url(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
+def asked(**fields: Any) -> Asked:
+    return WIRE.read(parse_json(json.dumps({"prompt": "a red ball", **fields}).encode()))
+
+
+def asked_by_form(*items: tuple[str, str | bytes]) -> Asked:
+    return WIRE.read(parse_form([("prompt", "a red ball"), *items]))
+
+
+def test_a_prompt_is_enough() -> None:
+    request = asked().request
+    assert (request.prompt, request.video, request.num_inference_steps) == ("a red ball", FAMILY.video, 30)
+
+
+def test_every_field_in_json() -> None:
+    request = asked(
+        model="miniature",
+        pipeline="ti2vid_one_stage",
+        size="64x96",
+        num_frames=5,
+        fps=8,
+        num_inference_steps=2,
+        guidance_scale=1,
+        negative_prompt="blur",
+        seed=7,
+        input_reference={"image_url": data_url(picture())},
+        image_strength=0.5,
+    ).request
+    assert (request.pipeline, request.width, request.height, request.num_frames, request.frame_rate) == ("ti2vid_one_stage", 64, 96, 5, 8.0)
+    assert (request.num_inference_steps, request.guidance_scale, request.negative_prompt, request.seed) == (2, 1.0, "blur", 7)
+    assert request.image is not None and (request.image.picture.data, request.image.strength) == (picture(), 0.5)
+
+
+def test_a_form_says_the_same_as_json() -> None:
+    by_form = asked_by_form(
+        ("size", "64x96"), ("num_frames", "5"), ("fps", "8"), ("seed", "7"), ("guidance_scale", "1.5"), ("input_reference", picture())
+    )
+    by_json = asked(size="64x96", num_frames=5, fps=8, seed=7, guidance_scale=1.5, input_reference={"image_url": data_url(picture())})
+    assert by_form.request == by_json.request and by_form.plan == by_json.plan
+
+
+def test_a_bracketed_field_of_a_form_is_a_nested_one() -> None:
+    request = asked_by_form(("input_reference[image_url]", data_url(picture()))).request
+    assert request.image is not None and request.image.picture.data == picture()
+
+
+@pytest.mark.parametrize(("seconds", "frames"), [(2, 29), ("2", 29), ("2.1", 33), (0.01, 1), (1, 13), (4.0625, 65)])
+def test_seconds_are_the_most_frames_that_last_no_longer(seconds: float | str, frames: int) -> None:
+    assert asked(seconds=seconds).request.num_frames == frames
+
+
+def test_the_model_may_name_the_pipeline() -> None:
+    assert asked(model="miniature/ti2vid_one_stage").request.pipeline == "ti2vid_one_stage"
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "an empty prompt": ({"prompt": ""}, "prompt", "at least 1 character"),
+    "a long prompt": ({"prompt": "x" * 501}, "prompt", "at most 500 bytes"),
+    "a size off the grid": ({"size": "100x64"}, "size", "width must be a multiple of 32 for this pipeline, got 100; nearest is 96"),
+    "a size beyond the limit": ({"size": "64x512"}, "size", "height must be 32 to 256, got 512"),
+    "a size in words": ({"size": "large"}, "size", "must be WIDTHxHEIGHT in pixels, such as \"128x128\", got 'large'"),
+    "no frames": ({"num_frames": 0}, "num_frames", "must be 1 to 65, got 0"),
+    "10,000 frames": ({"num_frames": 10_000}, "num_frames", "must be 1 to 65, got 10000"),
+    "frames off the grid": ({"num_frames": 30}, "num_frames", "nearest is 29"),
+    "NaN": ({"guidance_scale": float("nan")}, "guidance_scale", "finite number, got nan"),
+    "infinity": ({"fps": float("inf")}, "fps", "finite number, got inf"),
+    "NaN seconds": ({"seconds": float("nan")}, "seconds", "got nan"),
+    "too many seconds": ({"seconds": 5}, "seconds", "must be at most 4.062 at 16 fps, got 5"),
+    "no seconds": ({"seconds": "0"}, "seconds", "greater than 0"),
+    "seconds and frames": ({"seconds": 1, "num_frames": 5}, "seconds", "leave one out"),
+    "too fast": ({"fps": 1000}, "fps", "fps: Input should be less than or equal to 120, got 1000"),
+    "too many steps": ({"num_inference_steps": 101}, "num_inference_steps", "must be 1 to 100, got 101"),
+    "half a step": ({"num_inference_steps": 2.5}, "num_inference_steps", "got 2.5"),
+    "a seed that is no number": ({"seed": True}, "seed", "got True"),
+    "a number as text": ({"num_frames": "5"}, "num_frames", "got '5'"),
+    "an unknown field": ({"colour": "red"}, "colour", "the fields are model, seconds, size"),
+    "a request's own name": ({"frame_rate": 8}, "frame_rate", "is not a field"),
+    "an address": ({"input_reference": {"image_url": "https://example.org/a.png"}}, "input_reference.image_url", "no address is fetched"),
+    "a stored file": ({"input_reference": {"file_id": "f", "image_url": data_url(b"")}}, "input_reference.file_id", "leave it out"),
+    "broken base64": ({"input_reference": {"image_url": "data:image/png;base64,#"}}, "input_reference.image_url", "not base64"),
+    "strength without a picture": ({"image_strength": 0.5}, "image_strength", "send input_reference too"),
+    "two pipelines": ({"model": "miniature/ti2vid_one_stage", "pipeline": "ti2vid_two_stages"}, "pipeline", "leave one out"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_met_is_refused_by_name_with_the_way_out(case: str) -> None:
+    fields, field, message = REFUSED[case]
+    with pytest.raises(InvalidRequestError) as caught:
+        asked(**fields)
+    assert caught.value.field == field and message in caught.value.message
+
+
+@pytest.mark.parametrize("fields", [{"model": "sora-2"}, {"model": "miniature/one"}, {"pipeline": "one"}, {"model": 5}], ids=str)
+def test_a_model_that_is_not_served_is_not_found(fields: dict[str, Any]) -> None:
+    with pytest.raises(UnknownModelError):
+        asked(**fields)
+
+
+FORMS: dict[str, tuple[tuple[str, str | bytes], str, str]] = {
+    "a word for a number": (("num_frames", "five"), "num_frames", "got 'five'"),
+    "NaN": (("guidance_scale", "nan"), "guidance_scale", "finite number, got 'nan'"),
+    "a field given twice": (("prompt", "again"), "prompt", "given twice"),
+    "a file for text": (("negative_prompt", b"x"), "negative_prompt", "must be text, got a file"),
+    "an unknown field": (("colour", "red"), "colour", "the fields are"),
+    "an address": (("input_reference[image_url]", "http://127.0.0.1/"), "input_reference.image_url", "no address is fetched"),
+}
+
+
+@pytest.mark.parametrize("case", FORMS)
+def test_a_form_is_read_as_strictly(case: str) -> None:
+    item, field, message = FORMS[case]
+    with pytest.raises(InvalidRequestError) as caught:
+        asked_by_form(item)
+    assert caught.value.field == field and message in caught.value.message
+
+
+def wide() -> bytes:
+    file = io.BytesIO()
+    Image.new("1", (30_000, 2)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(b"a text", "not a picture"), (picture()[:-30], "damaged"), (wide(), "at most 8192 pixels a side")],
+    ids=["text", "cut", "wide"],
+)
+def test_a_picture_that_is_none_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(InvalidMediaError) as caught:
+        asked_by_form(("input_reference", data))
+    assert caught.value.field == "input_reference" and message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[1]", b"{", b"\xff", b'{"prompt": "\\ud800"}', b'{"a":' + b"[" * 9000, b'{"seed": ' + b"9" * 9000 + b"}"]
+)
+def test_a_body_that_is_no_json_object_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidRequestError):
+        WIRE.read(parse_json(data))
+
+
+@pytest.mark.parametrize(("field", "sent"), [("height", "size"), ("frame_rate", "fps"), ("image", "input_reference"), ("prompt", "prompt")])
+def test_an_error_from_a_stage_leaves_in_the_client_s_words(field: str, sent: str) -> None:
+    error: AiprodError = in_wire_names(InvalidRequestError(f"{field} is wrong", field=field))
+    assert error.field == sent and error.message.startswith(sent)
+
+
+def test_the_models_say_all_that_may_be_asked() -> None:
+    (model,) = list_models(WIRE)["data"]
+    assert (model["id"], model["object"], set(model["pipelines"])) == ("miniature", "model", set(PIPELINES))
+    for name, pipeline in model["pipelines"].items():
+        fields = pipeline["fields"]["properties"]
+        assert {"model", "seconds", "size", "fps", "input_reference", "image_strength", "prompt"} <= set(fields)
+        assert not {"height", "width", "frame_rate", "image"} & set(fields)
+        assert (fields["size"]["default"], fields["fps"]["default"], fields["model"]["default"]) == ("128x128", 16.0, f"miniature/{name}")
+    assert (model["limits"]["max_frames"], model["grid"], model["licence"]) == (
+        65,
+        {"time": 4, "space": 16, "channels": 64},
+        FAMILY.licence,
+    )
+
+
+def test_a_plan_says_its_work_before_it_is_done() -> None:
+    plan = describe_plan(asked(num_frames=5, size="64x64", num_inference_steps=2, seed=3))
+    assert [step["name"] for step in plan["steps"]] == ["prompt", "draft", "doubled", "refined", "video"] and plan["seed"] == 3
+    works = [step["work"] for step in plan["steps"]]
+    assert plan["totals"]["network_calls"] == sum(work["network_calls"] for work in works)
+    assert plan["totals"]["tokens"] == sum(work["network_calls"] * work["tokens"] for work in works)
+    json.dumps(plan)
