@@ -1,6 +1,7 @@
 """serve_config.yaml -> the graph, running on this machine alone -> its URL; and, whatever happens, stopped again"""
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -23,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 LOOPBACK = "127.0.0.1"
 DEFAULT_PORT = 8000
 ENVIRONMENT = {
-    # Ray turns token authentication on by itself for some clusters; two shells then disagree.
-    "RAY_AUTH_MODE": "disabled",
+    # Serve's replicas take pickled calls from each other on a port of every interface: without the token, nobody else's.
+    "RAY_AUTH_MODE": "token",
     # In spite of its name: with 0 every address of the cluster is a loopback one, on Linux too.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -98,7 +99,7 @@ def _start(config: Path, *, log: IO[bytes] | None) -> subprocess.Popen[bytes]:
     modules = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
         [Path(sys.executable).with_name("serve"), "run", "--address", "local", config],
-        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": modules},
+        env={**os.environ, **ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32), "PYTHONPATH": modules},
         stdin=subprocess.DEVNULL,
         stdout=log or sys.stderr.fileno(),
         stderr=log or sys.stderr.fileno(),
@@ -111,7 +112,7 @@ def _wait_until_ready(url: str, *, process: subprocess.Popen[bytes], patience: f
     start = time.monotonic()
     with Client(url) as client:
         while time.monotonic() - start < patience:
-            applications = client.applications()
+            applications = client.applications(timeout=15)
             if set(applications.values()) == {RUNNING}:
                 return time.monotonic() - start
             if failed := [name for name, state in applications.items() if state == DEPLOY_FAILED]:

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "serve_config.yaml"
 THREADS = 1  # the same everywhere: a sum in another order is another video
-PATIENCE = float(os.environ.get("AIPROD_TEST_PATIENCE", "110"))  # seconds that the cluster has to get ready
+PATIENCE = float(os.environ.get("AIPROD_TEST_PATIENCE", "240"))  # seconds, for the cluster to get ready
 ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "RAY_AUTH_MODE": "disabled",  # a token file in the home folder would switch it on

@@ -51,7 +51,7 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "no threads": (lambda c: stage(c).update(user_config={"threads": 0}), "miniature.denoiser.user_config.threads"),
     "an unknown stage": (
         lambda c: stage(c).update(name="denoizer"),
-        "miniature.denoizer is not a deployment; they are family, text_encoder",
+        "miniature.denoizer is not a deployment; they are family,",
     ),
     "a misspelt top level": (lambda c: c.update(http_option={}), "config.http_option is not an option"),
     "a misspelt http option": (lambda c: c["http_options"].update(prot=1), "http_options.prot is not an option"),

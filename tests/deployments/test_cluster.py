@@ -1,0 +1,189 @@
+"""serve_config.yaml on a real cluster: the same frames as in this process, bad inputs, cancellation, what the caller holds"""
+
+import asyncio
+import base64
+import io
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from PIL import Image
+from ray import serve
+
+from aiprod_components.families import make_family
+from aiprod_components.local import LocalStages, best_device
+from aiprod_components.local import run_plan as run_here
+from aiprod_components.pipelines import PIPELINES, parse_request
+from aiprod_components.plan import Plan
+from aiprod_components.values import Video
+from deployments.runner import find_stages, run_plan
+from tests.deployments.big_stages import Maker, Measurer, make_plan
+from tests.deployments.conftest import PATIENCE, THREADS, Graph
+
+pytestmark = pytest.mark.timeout(PATIENCE + 60)
+
+SMALL = {"prompt": "a red ball", "num_frames": 5, "size": "64x64", "num_inference_steps": 2, "seed": 3}
+FAMILY = make_family("miniature")
+
+
+def picture(width: int = 40, height: int = 30) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+def data_url(data: bytes) -> dict[str, str]:
+    return {"image_url": f"data:image/png;base64,{base64.b64encode(data).decode()}"}
+
+
+def small_plan(**fields: Any) -> Plan:
+    record = {"prompt": "a red ball", "num_frames": 5, "height": 64, "width": 64, "num_inference_steps": 2, "seed": 3, **fields}
+    return parse_request(record, family=FAMILY).plan(FAMILY)
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[LocalStages]:
+    """The stages in this process, with as many threads as on the cluster."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    yield LocalStages(FAMILY, device=best_device())
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def http(graph: Graph) -> Iterator[httpx.Client]:
+    with graph.client() as client:
+        yield client
+
+
+def replicas() -> set[str]:
+    """Every running replica of every stage, by the id that it never shares."""
+    states = serve.context._get_global_client().get_serve_details()["applications"]
+    return {f"{r['replica_id']} {r['pid']}" for app in states.values() for d in app["deployments"].values() for r in d["replicas"]}
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_the_same_frames_in_this_process_by_handle_and_over_http(pipeline: str, here: LocalStages, http: httpx.Client) -> None:
+    expected: Video = run_here(small_plan(pipeline=pipeline), stages=here)
+    by_handle: Video = serve.get_app_handle("miniature").run.remote(small_plan(pipeline=pipeline)).result().open()
+    answer = http.post("/v1/videos/sync", json={**SMALL, "pipeline": pipeline})
+    assert answer.status_code == 200 and answer.headers["content-type"] == "video/mp4"
+    assert by_handle == expected and answer.content == expected.data
+    assert answer.headers["x-aiprod-frames-sha256"] == expected.frames_digest
+    assert (answer.headers["x-aiprod-seed"], answer.headers["x-aiprod-pipeline"]) == ("3", pipeline)
+
+
+def test_the_answer_says_how_long_each_step_took_and_where(http: httpx.Client) -> None:
+    files = {"input_reference": ("first.png", picture(), "image/png")}
+    answer = http.post("/v1/videos/sync", data={name: str(value) for name, value in SMALL.items()}, files=files)
+    entries = [entry.split(";") for entry in answer.headers["server-timing"].split(", ")]
+    steps = [name for name, *_ in entries]
+    assert steps == ["prompt", "first_frame_half", "draft", "doubled", "first_frame", "refined", "video", "queue", "total"] or sorted(
+        steps
+    ) == sorted(["prompt", "first_frame_half", "draft", "doubled", "first_frame", "refined", "video", "queue", "total"])
+    milliseconds = {name: float(dur.removeprefix("dur=")) for name, dur, *_ in entries}
+    assert sum(milliseconds[name] for name in steps[:-2]) <= milliseconds["total"] * 1.5
+    assert ["draft", f"dur={milliseconds['draft']}", 'desc="denoiser"'] in entries
+
+
+def test_both_denoisers_make_the_same_frames(graph: Graph) -> None:
+    async def four() -> list[Any]:
+        stages = find_stages("miniature")
+        return await asyncio.gather(*(run_plan(small_plan(num_inference_steps=8), handles=stages) for _ in range(4)))
+
+    sealed = asyncio.run(four())
+    assert len({s.open().frames_digest for s in sealed}) == 1
+    assert len({receipt.replica for s in sealed for receipt in s.receipts if receipt.stage == "denoiser"}) == 2
+
+
+BAD: dict[str, tuple[dict[str, Any], str, str]] = {
+    "an empty prompt": ({"prompt": ""}, "prompt", "at least 1 character"),
+    "a size off the grid": ({"size": "100x64"}, "size", "nearest is 96"),
+    "no frames": ({"num_frames": 0}, "num_frames", "1 to 65"),
+    "10,000 frames": ({"num_frames": 10_000}, "num_frames", "1 to 65"),
+    "NaN guidance": ({"guidance_scale": float("nan")}, "guidance_scale", "finite"),
+    "an unknown field": ({"colour": "red"}, "colour", "the fields are"),
+    "a text for a picture": ({"input_reference": data_url(b"not a picture")}, "input_reference", "PNG, JPEG, WEBP"),
+    "a truncated picture": ({"input_reference": data_url(picture()[:-30])}, "input_reference", "save it again"),
+    "a picture 30,000 pixels wide": ({"input_reference": data_url(picture(30_000, 2))}, "input_reference", "8192"),
+}
+
+
+def test_bad_inputs_are_refused_by_name_and_harm_nobody(http: httpx.Client) -> None:
+    before = replicas()
+    for name, (fields, param, way_out) in BAD.items():
+        answer = http.post("/v1/videos/sync", content=json.dumps({**SMALL, **fields}), headers={"content-type": "application/json"})
+        problem = answer.json()
+        assert answer.status_code == problem["status"] == 400, name
+        assert answer.headers["content-type"] == "application/problem+json" and len(answer.headers.get_list("x-request-id")) == 1, name
+        assert problem["error"]["param"] == param and way_out in problem["detail"] and "Traceback" not in answer.text, name
+    assert http.post("/v1/videos/sync", json={**SMALL, "model": "sora-2"}).status_code == 404
+    assert http.get("/v1/nothing").json()["error"]["code"] == "not_found"
+    assert http.post("/v1/videos/sync", json=SMALL).status_code == 200
+    assert replicas() == before
+
+
+def test_a_body_beyond_the_limit_is_refused(http: httpx.Client) -> None:
+    answer = http.post("/v1/videos/sync", content=b" " * 26_000_000, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+
+
+def test_the_server_says_what_it_is(http: httpx.Client) -> None:
+    assert http.get("/healthz").json() == {"status": "alive"}
+    assert http.get("/readyz").json() == {"status": "ready", "applications": {"miniature": "RUNNING", "api": "RUNNING"}}
+    assert set(http.get("/v1/models").json()["data"][0]["pipelines"]) == set(PIPELINES)
+    assert http.post("/v1/plans", json=SMALL).json()["totals"]["network_calls"] == 2 * 2 + 2 + 1 + 3 + 1
+    assert http.get("/docs").status_code == 200
+    assert set(http.get("/openapi.json").json()["paths"]) == {"/v1/videos/sync", "/v1/plans", "/v1/models", "/healthz", "/readyz"}
+
+
+def test_a_client_that_hangs_up_frees_the_stages(graph: Graph, http: httpx.Client) -> None:
+    long = {"prompt": "a red ball", "num_frames": 65, "size": "256x256", "num_inference_steps": 100, "pipeline": "ti2vid_one_stage"}
+
+    def hang_up() -> None:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{graph.url}/v1/videos/sync", json=long, timeout=5, trust_env=False)
+
+    before = replicas()
+    with ThreadPoolExecutor(4) as clients:  # two for the denoisers, two that wait
+        for done in [clients.submit(hang_up) for _ in range(4)]:
+            done.result()
+    start = time.monotonic()
+    answer = http.post("/v1/videos/sync", json=SMALL)
+    # A long request takes minutes; what is left of it is one step.
+    assert answer.status_code == 200 and time.monotonic() - start < 30
+    assert replicas() == before
+
+
+def resident_bytes() -> int:
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmRSS"].split()[0]) * 1024
+
+
+def test_the_runner_s_memory_does_not_grow_with_what_it_orders(graph: Graph) -> None:
+    class Both:
+        def __init__(self, maker: Any, measurer: Any) -> None:
+            pass
+
+    stages = [
+        serve.deployment(kind, name=name).options(ray_actor_options={"num_cpus": 0})
+        for kind, name in ((Maker, "maker"), (Measurer, "measurer"))
+    ]
+    root = serve.deployment(Both, name="both").options(ray_actor_options={"num_cpus": 0})
+    serve.run(root.bind(*(stage.bind() for stage in stages)), name="big", route_prefix=None)
+    try:
+        handles = {name: serve.get_deployment_handle(name, app_name="big") for name in ("maker", "measurer")}
+        asyncio.run(run_plan(make_plan(1), handles=handles))
+        before = resident_bytes()
+        measured = asyncio.run(run_plan(make_plan(200), handles=handles)).open()
+        grown = resident_bytes() - before
+    finally:
+        serve.delete("big")
+    assert measured.bytes == 200_000_000
+    assert grown < 20_000_000

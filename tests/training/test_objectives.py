@@ -1,0 +1,70 @@
+"""Every recipe really trains: a few steps at toy size, then weights that load."""
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from aiprod_components.families.miniature import SHIPPED_WEIGHTS, make_miniature
+from aiprod_components.training.objectives import COMPONENTS
+from aiprod_components.training.objectives.flow import FlowObjective
+from aiprod_components.training.trainer import Trainer
+
+RECIPES = Path(__file__).parents[2] / "aiprod_components" / "training" / "recipes"
+SMALL_CLIPS = [{"size": 32, "num_frames": 5, "count": 4, "batch": 3, "weight": 1}]
+SMALL: dict[str, dict[str, Any]] = {
+    "text_encoder": {"batch": 6, "pass_size": 3},
+    "vae": {"clips": [{"batch": 2, "num_frames": 5, "size": 32, "weight": 1, "final_weight": 1}], "statistics_clips": 8},
+    "vae_decoder": {"clips": [{"batch": 2, "num_frames": 5, "size": 32, "weight": 1, "final_weight": 1}]},
+    "denoiser": {"clips": SMALL_CLIPS},
+    "refiner": {"clips": SMALL_CLIPS},
+    "upsampler": {"half_size": 32, "half_count": 4, "full_count": 4, "num_frames": 5, "batch": 2},
+}
+
+
+def small_recipe(name: str, *, cache: Path) -> Any:
+    record = {**yaml.safe_load((RECIPES / f"{name}.yaml").read_text()), **SMALL[name]}
+    record["schedule"] = {**record["schedule"], "steps": 2}
+    if "cache" in record:
+        record["cache"] = str(cache)
+    recipe_class, objective_class = COMPONENTS[record["component"]]
+    return recipe_class.model_validate(record), objective_class
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(SHIPPED_WEIGHTS, tmp_path / "weights"))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_recipe_trains_and_writes_weights_that_load(name: str, weights: Path, tmp_path: Path):
+    recipe, objective_class = small_recipe(name, cache=tmp_path / "cache")
+    target = weights / f"{recipe.component}.safetensors"
+    before = target.read_bytes()
+    Trainer(objective_class(recipe, output=weights), recipe, folder=tmp_path / "run").run()
+    assert target.read_bytes() != before
+    assert make_miniature(weights=str(weights)).load(recipe.component) is not None
+
+
+def test_a_frozen_encoder_stays_as_it_was(weights: Path, tmp_path: Path):
+    before = make_miniature(weights=str(weights)).load("vae").state_dict()
+    recipe, objective_class = small_recipe("vae_decoder", cache=tmp_path)
+    Trainer(objective_class(recipe, output=weights), recipe, folder=tmp_path / "run").run()
+    after = make_miniature(weights=str(weights)).load("vae").state_dict()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder"}
+
+
+def test_a_share_of_the_clips_has_its_first_frame_pinned(weights: Path, tmp_path: Path):
+    recipe, _ = small_recipe("denoiser", cache=tmp_path / "cache")
+    objective = FlowObjective(recipe, output=weights)
+    rng, generator = random.Random(0), torch.Generator().manual_seed(0)
+    levels = torch.cat([objective._levels(objective._batch(rng), rng, generator) for _ in range(200)])
+    first, rest = levels[:, 0, 0, 0, 0], levels[:, 0, 1, 0, 0]
+    assert (first == 0).float().mean() == pytest.approx(recipe.pinned_share * 0.8, abs=0.05)
+    assert (first < rest).float().mean() == pytest.approx(recipe.pinned_share, abs=0.05)
+    assert (rest > 0).all()
