@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,7 @@ import yaml
 from aiprod_client.client import DEPLOY_FAILED, RUNNING, Client
 
 ROOT = Path(__file__).parents[1]
+SERVE = Path(sys.executable).with_name("serve")
 LOOPBACK = "127.0.0.1"
 DEFAULT_PORT = 8000
 ENVIRONMENT = {
@@ -98,7 +99,7 @@ def _check_port(port: int) -> None:
 def _start(config: Path, *, log: IO[bytes] | None) -> subprocess.Popen[bytes]:
     modules = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
-        [Path(sys.executable).with_name("serve"), "run", "--address", "local", config],
+        [SERVE, "run", "--address", "local", config],  # a cluster of its own, whatever else runs here
         env={**os.environ, **ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32), "PYTHONPATH": modules},
         stdin=subprocess.DEVNULL,
         stdout=log or sys.stderr.fileno(),
@@ -127,15 +128,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     for farewell, patience in FAREWELLS:
         if process.poll() is None:
             process.send_signal(farewell)
-        try:
+        with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             process.wait(patience)
             break
-        except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            continue
-    else:
-        # Ray's reaper sees its driver die and takes the rest of the cluster with it.
-        process.kill()
-        process.wait()
+    # After an orderly end nobody is left; after a crash, Ray's own processes are, and its workers end with them.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 @contextmanager

@@ -31,12 +31,12 @@ class FamilyRoot:
 
 
 def family(args: FamilyArgs) -> serve.Application:
-    stages = {stage: serve.deployment(StageReplica, name=stage).bind(args, stage) for stage in STAGES}
-    return serve.deployment(FamilyRoot, name=FAMILY).bind(**stages)
+    stages = {stage: serve.deployment(name=stage)(StageReplica).bind(args, stage) for stage in STAGES}
+    return serve.deployment(name=FAMILY)(FamilyRoot).bind(**stages)
 
 
 def api(args: ApiArgs) -> serve.Application:
-    return serve.deployment(Ingress, name=INGRESS).bind(args)
+    return serve.deployment(name=INGRESS)(Ingress).bind(args)
 
 
 # `serve build` takes applications only, not builders.

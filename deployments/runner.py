@@ -7,7 +7,7 @@ from typing import Any
 from ray import serve
 from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTaskError, TaskCancelledError, WorkerCrashedError
 from ray.serve.exceptions import BackPressureError, RayServeException
-from ray.serve.handle import DeploymentHandle, DeploymentResponse
+from ray.serve.handle import DeploymentHandle
 
 from aiprod_components.errors import CancelledError, UnavailableError
 from aiprod_components.plan import Plan
@@ -31,7 +31,7 @@ async def run_plan(plan: Plan, *, handles: Mapping[str, DeploymentHandle]) -> Se
     Raises what a stage raised, UnavailableError when a stage is gone, BackPressureError when its queue is full. When it ends early,
     its caller's cancellation included, no step goes on.
     """
-    responses: dict[str, DeploymentResponse[Sealed]] = {}
+    responses: dict[str, Any] = {}
     sent_at = time.time()
     try:
         for step in plan.steps:

@@ -23,7 +23,7 @@ from aiprod_components.miniature.world import COLOURS, SHAPES
 WORK_HEIGHT = 64
 FOREGROUND = 30.0  # colour levels from the background's tones
 PURE = 60.0  # colour levels from a palette colour
-BLURS = (0.4, 0.7, 1.0, 1.4, 2.0)  # standard deviations in pixels at 64 rows: from as rendered to unusably blurred
+BLURS = (0.4, 0.7, 1.0, 1.4, 2.0, 2.8)  # standard deviations in pixels at 64 rows: from as rendered to unusably blurred
 HIDDEN_RIM = 1
 EDGE = 1.2  # pixels over which an edge fades as rendered
 SYMMETRY = {"ball": 0, "square": 4, "triangle": 3, "star": 5, "ring": 0, "cross": 4}
@@ -53,7 +53,7 @@ class Track:
     share: Float[Tensor, " T"]  # of the thing, how much is seen
     hidden: Bool[Tensor, "T H W"]
     misfit: Float[Tensor, " T"]  # wrongly covered pixels per covered pixel
-    blur: float  # width of the edges in pixels at 64 rows
+    blur: float  # standard deviation in pixels at 64 rows; 0 if never seen whole
     doubt: float  # share of the frames that look more like another shape
 
 
@@ -331,8 +331,9 @@ def _track(cover: Cover, blob: Tensor, profiles: Profiles, hidden: Bool[Tensor, 
     share = (mass / (shape_area(shape) * (poses[:, 2] * height).square())).nan_to_num(0.0).clamp(0, 1)
     wrong = torch.full_like(mass, math.nan)
     wrong[seen] = misfit(shape, poses[seen], View(cover.alpha[seen], view.known[seen], view.blur))
-    edge = _edge_width(shape, poses[whole], blob[whole]) if whole.any() else 0.0
-    return Track(cover.colour, cover.colour_error, shape, poses, mass, share, hidden, wrong, edge, doubt)
+    sample = whole.nonzero()[:, 0][:: max(int(whole.sum()) // 6, 1)]
+    blur = _blur(shape, poses[sample], blob[sample]) if len(sample) else 0.0
+    return Track(cover.colour, cover.colour_error, shape, poses, mass, share, hidden, wrong, blur, doubt)
 
 
 def _guess_shape(view: View) -> tuple[str, Float[Tensor, "N 4"]]:
@@ -399,7 +400,9 @@ def _align(shape: str, poses: Float[Tensor, "N 4"], view: View) -> Float[Tensor,
     return torch.cat([poses[:, :2] + move, poses[:, 2:]], dim=1)
 
 
-def _edge_width(shape: str, poses: Float[Tensor, "N 4"], blob: Float[Tensor, "N H W"]) -> float:
-    """How many pixels an edge takes to fade: the soft pixels against those of a drawing whose edges are as rendered."""
-    drawn = draw(shape, poses, height=blob.shape[1], width=blob.shape[2], blur=BLURS[0])
-    return (EDGE * (blob * (1 - blob)).sum() / (drawn * (1 - drawn)).sum().clamp(min=1.0)).item()
+def _blur(shape: str, poses: Float[Tensor, "N 4"], blob: Float[Tensor, "N H W"]) -> float:
+    """The blur at which drawings of the thing have as many soft pixels as its blob has."""
+    height, width = blob.shape[1:]
+    drawn = [draw(shape, poses, height=height, width=width, blur=blur) for blur in BLURS]
+    softness = [(image * (1 - image)).sum().item() for image in drawn]
+    return float(np.interp((blob * (1 - blob)).sum().item(), softness, BLURS))

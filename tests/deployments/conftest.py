@@ -40,26 +40,32 @@ class Graph:
 def graph() -> Iterator[Graph]:
     import ray
     from ray import serve
-    from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema
 
     with pytest.MonkeyPatch.context() as environment, tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
         for name, value in ENVIRONMENT.items():
             environment.setenv(name, value)
         config = _test_config(port=_free_port())
-        options = {"_node_ip_address": "127.0.0.1", "_temp_dir": folder, "namespace": "serve", "log_to_driver": False}
+        options: Any = {"_node_ip_address": "127.0.0.1", "_temp_dir": folder, "namespace": "serve", "log_to_driver": False}
         ray.init(address="local", num_cpus=3, include_dashboard=False, object_store_memory=800_000_000, **options)
         try:
             start = time.monotonic()
             serve.start(proxy_location="HeadOnly", http_options=config["http_options"])
             # As `serve run` does it.
-            _get_global_client().deploy_apps(ServeDeploySchema.model_validate(config))
+            serve_client().deploy_apps(ServeDeploySchema.model_validate(config))
             url = f"http://127.0.0.1:{config['http_options']['port']}"
             _wait_until_ready(url)
             yield Graph(url, time.monotonic() - start)
         finally:
             serve.shutdown()
             ray.shutdown()
+
+
+def serve_client() -> Any:
+    """What Serve's own command line talks through; it has no public name."""
+    from ray.serve.context import _get_global_client
+
+    return _get_global_client()
 
 
 def _test_config(*, port: int) -> dict[str, Any]:

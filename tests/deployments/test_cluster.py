@@ -22,9 +22,9 @@ from aiprod_components.local import run_plan as run_here
 from aiprod_components.pipelines import PIPELINES, parse_request
 from aiprod_components.plan import Plan
 from aiprod_components.values import Video
+from benchmarks.big_tensors import APPLICATION, deploy, make_plan
 from deployments.runner import find_stages, run_plan
-from tests.deployments.big_stages import Maker, Measurer, make_plan
-from tests.deployments.conftest import PATIENCE, THREADS, Graph
+from tests.deployments.conftest import PATIENCE, THREADS, Graph, serve_client
 
 pytestmark = pytest.mark.timeout(PATIENCE + 60)
 
@@ -64,7 +64,7 @@ def http(graph: Graph) -> Iterator[httpx.Client]:
 
 def replicas() -> set[str]:
     """Every running replica of every stage, by the id that it never shares."""
-    states = serve.context._get_global_client().get_serve_details()["applications"]
+    states = serve_client().get_serve_details()["applications"]
     return {f"{r['replica_id']} {r['pid']}" for app in states.values() for d in app["deployments"].values() for r in d["replicas"]}
 
 
@@ -74,8 +74,8 @@ def test_the_same_frames_in_this_process_by_handle_and_over_http(pipeline: str, 
     by_handle: Video = serve.get_app_handle("miniature").run.remote(small_plan(pipeline=pipeline)).result().open()
     answer = http.post("/v1/videos/sync", json={**SMALL, "pipeline": pipeline})
     assert answer.status_code == 200 and answer.headers["content-type"] == "video/mp4"
-    assert by_handle == expected and answer.content == expected.data
-    assert answer.headers["x-aiprod-frames-sha256"] == expected.frames_digest
+    # Not the files: x264 makes other bytes of the same frames where it has other cores to use.
+    assert answer.headers["x-aiprod-frames-sha256"] == by_handle.frames_digest == expected.frames_digest
     assert (answer.headers["x-aiprod-seed"], answer.headers["x-aiprod-pipeline"]) == ("3", pipeline)
 
 
@@ -84,9 +84,8 @@ def test_the_answer_says_how_long_each_step_took_and_where(http: httpx.Client) -
     answer = http.post("/v1/videos/sync", data={name: str(value) for name, value in SMALL.items()}, files=files)
     entries = [entry.split(";") for entry in answer.headers["server-timing"].split(", ")]
     steps = [name for name, *_ in entries]
-    assert steps == ["prompt", "first_frame_half", "draft", "doubled", "first_frame", "refined", "video", "queue", "total"] or sorted(
-        steps
-    ) == sorted(["prompt", "first_frame_half", "draft", "doubled", "first_frame", "refined", "video", "queue", "total"])
+    assert set(steps[:-2]) == {"prompt", "first_frame_half", "first_frame", "draft", "doubled", "refined", "video"}
+    assert steps[-2:] == ["queue", "total"]
     milliseconds = {name: float(dur.removeprefix("dur=")) for name, dur, *_ in entries}
     assert sum(milliseconds[name] for name in steps[:-2]) <= milliseconds["total"] * 1.5
     assert ["draft", f"dur={milliseconds['draft']}", 'desc="denoiser"'] in entries
@@ -167,23 +166,13 @@ def resident_bytes() -> int:
 
 
 def test_the_runner_s_memory_does_not_grow_with_what_it_orders(graph: Graph) -> None:
-    class Both:
-        def __init__(self, maker: Any, measurer: Any) -> None:
-            pass
-
-    stages = [
-        serve.deployment(kind, name=name).options(ray_actor_options={"num_cpus": 0})
-        for kind, name in ((Maker, "maker"), (Measurer, "measurer"))
-    ]
-    root = serve.deployment(Both, name="both").options(ray_actor_options={"num_cpus": 0})
-    serve.run(root.bind(*(stage.bind() for stage in stages)), name="big", route_prefix=None)
+    handles = deploy()
     try:
-        handles = {name: serve.get_deployment_handle(name, app_name="big") for name in ("maker", "measurer")}
         asyncio.run(run_plan(make_plan(1), handles=handles))
         before = resident_bytes()
-        measured = asyncio.run(run_plan(make_plan(200), handles=handles)).open()
+        answer = asyncio.run(run_plan(make_plan(200), handles=handles)).open()
         grown = resident_bytes() - before
     finally:
-        serve.delete("big")
-    assert measured.bytes == 200_000_000
+        serve.delete(APPLICATION)
+    assert answer.sum == 100_000_000  # as many ones, of two bytes each
     assert grown < 20_000_000

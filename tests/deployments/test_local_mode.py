@@ -18,5 +18,5 @@ def test_local_testing_mode_makes_the_frames_that_this_process_makes() -> None:
     handle = serve.run(family(FamilyArgs(name="miniature")), name="local", _local_testing_mode=True)
     sealed = handle.run.remote(plan).result()
 
-    assert sealed.open() == expected
+    assert sealed.open().frames_digest == expected.frames_digest
     assert [receipt.step for receipt in sealed.receipts] == [step.name for step in plan.steps]

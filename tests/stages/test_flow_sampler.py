@@ -74,7 +74,10 @@ def test_the_same_seed_gives_the_same_latents_and_another_seed_others(denoiser: 
 
 
 def test_guidance_moves_the_prediction_away_from_the_negative_prompt(denoiser: Denoiser):
-    one, three, five = (denoiser.run(replace(some_call(scale=scale), sampling=Sampling((1.0, 0.0), Guidance(scale), 1)), Silent()).video for scale in (1.0, 3.0, 5.0))
+    one, three, five = (
+        denoiser.run(replace(some_call(scale=scale), sampling=Sampling((1.0, 0.0), Guidance(scale), 1)), Silent()).video
+        for scale in (1.0, 3.0, 5.0)
+    )
     # In a single step the guided result is linear in the scale.
     torch.testing.assert_close(five - one, 2 * (three - one), rtol=1e-3, atol=1e-3)
 

@@ -1,0 +1,137 @@
+"""one request over HTTP and in this process, tensors from stage to stage, the time to get ready -> results/graph_overhead.json
+
+python -m benchmarks.graph_overhead [--num-frames 5 --size 64x64 --steps 2 --repeats 1 --megabytes 1]
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+import ray
+import torch
+from ray import serve
+
+from aiprod_client.server import free_port, running_server
+from aiprod_components.families import make_family
+from aiprod_components.local import LocalStages, best_device
+from aiprod_components.local import run_plan as run_here
+from benchmarks.big_tensors import deploy, make_plan
+from deployments.api.body import Body
+from deployments.api.wire import Wire
+from deployments.graph import check_config
+from deployments.runner import run_plan
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "serve_config.yaml"
+RESULT = Path(__file__).parent / "results" / "graph_overhead.json"
+
+
+def main() -> None:
+    options = _options()
+    fields = {"prompt": "a red ball rolls to the right", "seed": 3, "size": options.size}
+    fields |= {"num_frames": options.num_frames, "num_inference_steps": options.steps}
+    result = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain")),
+        "hardware": {"cpu": _cpu_model(), "cores": os.cpu_count(), "usable_cores": len(os.sched_getaffinity(0))},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("ray", "torch", "fastapi")}},
+        "repeats": options.repeats,
+        "request": fields,
+        **_measure_request(fields, repeats=options.repeats, patience=options.patience),
+        "hops": _measure_hops(options.megabytes, repeats=options.repeats),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
+    sys.stdout.write(f"{options.out}: over HTTP {result['http_over_in_process']:.3f} times in process\n")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num-frames", type=int, default=33)
+    parser.add_argument("--size", default="128x128")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[1, 16, 128])
+    parser.add_argument("--patience", type=float, default=600.0, help="seconds for the graph to get ready")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    return parser.parse_args()
+
+
+def _measure_request(fields: dict[str, Any], *, repeats: int, patience: float) -> dict[str, Any]:
+    """The default two-stage request, warm, over HTTP and in this process, with the threads that the config gives every stage."""
+    config = check_config(CONFIG)
+    (threads,) = {d["user_config"]["threads"] for app in config["applications"] for d in app["deployments"] if "user_config" in d}
+    torch.set_num_threads(threads)
+    family = make_family("miniature")
+    plan = Wire({"miniature": family}).read(Body(fields, json=json.dumps(fields).encode())).plan
+    stages = LocalStages(family, device=best_device())
+    in_process, video = _median(lambda: run_here(plan, stages=stages), repeats=repeats)
+    with running_server(CONFIG, port=free_port(), patience=patience) as server, httpx.Client(timeout=None, trust_env=False) as client:
+        over_http, answer = _median(lambda: client.post(f"{server.url}/v1/videos/sync", json=fields).raise_for_status(), repeats=repeats)
+    return {
+        "threads": threads,
+        "seconds_to_ready": server.seconds_to_ready,
+        "in_process_seconds": in_process,
+        "http_seconds": over_http,
+        "http_over_in_process": over_http / in_process,
+        "frames_are_identical": answer.headers["x-aiprod-frames-sha256"] == video.frames_digest,
+        "server_timing": answer.headers["server-timing"],
+    }
+
+
+def _measure_hops(sizes: list[int], *, repeats: int) -> list[dict[str, float]]:
+    """From the order to the answer of two stages: one hands over a tensor, sealed, and the other opens it and adds it up."""
+    os.environ.update({"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
+        addresses: Any = {"_node_ip_address": "127.0.0.1", "_temp_dir": folder}
+        ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, namespace="serve", **addresses)
+        try:
+            serve.start(proxy_location="Disabled")
+            handles = deploy()
+            return [{"megabytes": size, "seconds": _hop(size, handles=handles, repeats=repeats)} for size in (0, *sizes)]
+        finally:
+            serve.shutdown()
+            ray.shutdown()
+
+
+def _hop(megabytes: int, *, handles: dict[str, Any], repeats: int) -> float:
+    plan = make_plan(megabytes)
+    seconds, _ = _median(lambda: asyncio.run(run_plan(plan, handles=handles)), repeats=repeats)
+    return seconds
+
+
+def _median(work: Callable[[], Any], *, repeats: int) -> tuple[float, Any]:
+    """The median time of several runs after a first that does not count, and the last result."""
+    result, times = work(), []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times), result
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+if __name__ == "__main__":
+    main()

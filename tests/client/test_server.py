@@ -1,0 +1,101 @@
+"""starting and stopping the graph, with a stand-in for Ray's `serve run`"""
+
+import os
+import signal
+import socket
+import stat
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from aiprod_client import Client, server
+from aiprod_client.server import LOOPBACK, ServerError, free_port, running_server
+from aiprod_components.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "serve_config.yaml"
+
+
+@pytest.fixture(autouse=True)
+def note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the stand-in writes how it ended."""
+    executable = tmp_path / "serve"
+    executable.write_text(f'#!/bin/sh\nexec {sys.executable} -S {ROOT}/tests/client/serve_stand_in.py "$@"\n')
+    executable.chmod(executable.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(server, "SERVE", executable)
+    monkeypatch.setenv("STAND_IN_NOTE", str(tmp_path / "note"))
+    return tmp_path / "note"
+
+
+def test_the_graph_runs_inside_the_block_and_no_longer(note: Path) -> None:
+    with running_server(CONFIG, port=free_port()) as running:
+        with Client(running.url) as client:
+            assert client.ready()
+        assert not note.exists()
+    assert note.read_text() == "ended in order"
+    assert running.process.returncode == 0
+
+
+def test_an_error_in_the_block_stops_the_graph_too(note: Path) -> None:
+    with pytest.raises(ZeroDivisionError), running_server(CONFIG, port=free_port()):
+        _ = 1 / 0
+    assert note.read_text() == "ended in order"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_block_and_the_graph(note: Path, number: signal.Signals) -> None:
+    def run_until_signalled() -> None:
+        with running_server(CONFIG, port=free_port()) as running:
+            threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
+            running.process.wait()
+
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        run_until_signalled()
+    assert note.read_text() == "ended in order"
+    assert signal.getsignal(number) is before
+
+
+def test_the_port_of_the_config_gives_way() -> None:
+    port = free_port()
+    with running_server(CONFIG, port=port) as running:
+        assert running.url == f"http://{LOOPBACK}:{port}"
+
+
+def test_an_application_that_cannot_start_ends_the_wait(note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAND_IN_STATE", "DEPLOY_FAILED")
+    with pytest.raises(ServerError, match="application miniature could not start"), running_server(CONFIG, port=free_port()):
+        pass
+    assert note.exists()
+
+
+def test_a_graph_that_ends_before_it_is_ready_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAND_IN_EXIT", "3")
+    with pytest.raises(ServerError, match="ended with code 3 before it was ready"), running_server(CONFIG, port=free_port()):
+        pass
+
+
+def test_patience_has_an_end(note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAND_IN_STATE", "DEPLOYING")
+    with pytest.raises(ServerError, match="not ready after 3 s"), running_server(CONFIG, port=free_port(), patience=3.0):
+        pass
+
+
+def test_a_port_that_is_taken_is_said_before_anything_starts(note: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerError, match=f"port {port} is taken"), running_server(CONFIG, port=port):
+            pass
+    assert not note.exists()
+
+
+def test_a_config_with_a_misspelt_option_starts_nothing(note: Path, tmp_path: Path) -> None:
+    misspelt = tmp_path / "serve_config.yaml"
+    misspelt.write_text(CONFIG.read_text().replace("num_replicas", "num_replica", 1))
+    with pytest.raises(ConfigError, match="num_replica is not an option"), running_server(misspelt, port=free_port()):
+        pass
+    assert not note.exists()
