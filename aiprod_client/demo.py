@@ -36,7 +36,7 @@ def main() -> int:
         except (AiprodError, AiprodClientError, ServerError) as error:
             log.seek(0)
             sys.stderr.writelines(log.read().decode(errors="replace").splitlines(keepends=True)[-SHOWN_LINES:])
-            print(f"demo: {error}", file=sys.stderr)  # noqa: T201 (the demo's own output)
+            print(f"demo: {error}", file=sys.stderr)
             return 1
     return 0
 

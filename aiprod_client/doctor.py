@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import av
 import torch
+from av.codec.codec import UnknownCodecError
 
 from aiprod_components.errors import CheckpointError
 from aiprod_components.families import FAMILIES, make_family
@@ -64,7 +65,7 @@ def _version(package: str) -> str | None:
 def _can_encode(codec: str) -> bool:
     try:
         return av.Codec(codec, "w").is_encoder
-    except av.codec.codec.UnknownCodecError:
+    except UnknownCodecError:
         return False
 
 

@@ -35,10 +35,11 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def collect(**arguments: Any) -> None:
-        chosen = {name: arguments.pop(name) for name in OPTIONS}
-        command(**arguments, settings=VideoSettings(**{**chosen, "image": _read(chosen["image"])}))
+        chosen: dict[str, Any] = {name: arguments.pop(name) for name in OPTIONS}
+        chosen["image"] = _read(chosen["image"])
+        command(**arguments, settings=VideoSettings(**chosen))
 
-    collect.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    collect.__signature__ = signature.replace(parameters=[*own, *options])  # pyright: ignore[reportAttributeAccessIssue]
     return collect
 
 

@@ -59,13 +59,13 @@ def running_server(config: Path, *, port: int | None, patience: float = 600.0, l
     """
     with tempfile.TemporaryDirectory() as folder, _interruptible():
         settings = _loopback_config(config, port=port)
-        port = settings["http_options"]["port"]
-        _check_port(port)
+        chosen: int = settings["http_options"]["port"]
+        _check_port(chosen)
         path = Path(folder) / "serve_config.yaml"
         path.write_text(yaml.safe_dump(settings))
         process = _start(path, log=log)
         try:
-            url = f"http://{LOOPBACK}:{port}"
+            url = f"http://{LOOPBACK}:{chosen}"
             yield Server(url, _wait_until_ready(url, process=process, patience=patience), process)
         finally:
             _stop(process)

@@ -1,7 +1,7 @@
 """THE VOCABULARY: every call a pipeline can make, on one page
 
-    prompt --EncodePrompt--> prompt embeds --Denoise--> latents --Upsample--> latents --Refine--> latents --DecodeVideo--> video
-    picture --EncodePicture--> latents of one frame, pinned in Denoise and Refine
+prompt --EncodePrompt--> prompt embeds --Denoise--> latents --Upsample--> latents --Refine--> latents --DecodeVideo--> video
+picture --EncodePicture--> latents of one frame, pinned in Denoise and Refine
 """
 
 from dataclasses import dataclass

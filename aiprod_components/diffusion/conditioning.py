@@ -27,6 +27,8 @@ def pin_latents(free: Float[Tensor, "1 C T H W"], pins: Iterable[tuple[Float[Ten
     return Conditioning(clean, freedom)
 
 
-def add_noise(clean: Float[Tensor, "*shape"], *, noise: Float[Tensor, "*shape"], sigma: Float[Tensor, "*levels"]) -> Float[Tensor, "*shape"]:
+def add_noise(
+    clean: Float[Tensor, "*shape"], *, noise: Float[Tensor, "*shape"], sigma: Float[Tensor, "*levels"]
+) -> Float[Tensor, "*shape"]:
     """The point on the straight path from data to noise."""
     return (1 - sigma) * clean + sigma * noise

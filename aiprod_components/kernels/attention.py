@@ -9,7 +9,6 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-
 SHORT = 1024  # keys: up to here two plain matrix products beat PyTorch's fused kernel on a CPU (by a quarter at 144, bf16, trained)
 
 
@@ -27,7 +26,7 @@ def attention(
     """Scaled dot-product attention, heads in the third place; keys where `mask` is False are not seen."""
     backend = backend_for(q.device.type)
     if mask is None and backend == "xformers":
-        from xformers.ops import memory_efficient_attention  # an optional package of CUDA machines
+        from xformers.ops import memory_efficient_attention  # pyright: ignore[reportMissingImports]  # optional, on CUDA machines
 
         return memory_efficient_attention(q, k, v)
     q, k, v = (rearrange(part, "b s n d -> b n s d") for part in (q, k, v))

@@ -41,7 +41,8 @@ def _decode(data: bytes, *, field: str) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
             raise InvalidMediaError(
-                f"{field} must be at most {MAX_SIDE} pixels a side and {MAX_PIXELS} in all, got {image.width}x{image.height}; make it smaller",
+                f"{field} must be at most {MAX_SIDE} pixels a side and {MAX_PIXELS} in all, got {image.width}x{image.height};"
+                " make it smaller",
                 field=field,
             )
         image.load()

@@ -69,6 +69,8 @@ def read_backdrop(pixels: Float[Tensor, "T H W 3"], *, t: Float[Tensor, " T"]) -
     fault = None
     if shares[name] < 0.35:
         fault = "no background of this world"
+    elif behind.float().mean(dim=(1, 2)).min() < 0.25:
+        fault = f"a background that is not {name} throughout"
     elif off > OFF_TONE:
         fault = f"a background {off:.0f} colour levels away from {name}"
     elif match < _MATCH:

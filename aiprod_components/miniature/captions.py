@@ -253,7 +253,7 @@ class _Reader:
     """Parsed TOML -> words. Every error names the file and the key."""
 
     language: str
-    data: dict
+    data: dict[str, Any]
 
     def fail(self, key: str, why: str) -> ValueError:
         return ValueError(f"{self.language}.toml: {key}: {why}")

@@ -3,31 +3,32 @@
 A reader made of plain image processing, without learned weights. It names what a clip of the procedural world shows and refuses
 clips that are not clean: a refused clip shows nothing that was asked for.
 
-What cannot be seen is not judged. On a plain background a moving camera looks like moving things, so a camera is only read there
-when no motion under a static camera explains the things ("spins" that also drifts), and `score` leaves the stated camera out.
+What cannot be seen is not judged. On a plain background a moving camera looks like moving things: `camera` is "static" there unless
+no motion under a static camera explains the things ("spins" that also drifts), and `score` leaves the stated camera out but reads
+the motions as they would be under it ("stays still" while the camera moves left looks like "moves right").
 Diagonal stripes move alike under "jib up" and "dolly left" ("jib down" and "dolly right"): the things' motion decides.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 
-import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from aiprod_components.miniature.backdrop import Backdrop, camera_path, read_backdrop
-from aiprod_components.miniature.tracker import BLURS, SYMMETRY, Track, draw, find_covers, pool, shape_area, track_things
+from aiprod_components.miniature.covers import find_covers, pool
+from aiprod_components.miniature.tracker import BLURS, SYMMETRY, Track, draw, shape_area, track_things
 from aiprod_components.miniature.world import MOTIONS, SIZES, SPEEDS
 
-# What still counts as clean. Lengths are frame heights, colours are levels, widths are pixels at 64 rows.
+# What still counts as clean. Lengths are frame heights, colours are levels.
 OFF_COLOUR = 36.0  # an object half blended into its background is off by at least 47
 OFF_PATH, OFF_SCALE, OFF_ANGLE = 0.06, 0.15, 0.9  # angles as phases of the shape's symmetry: noise has 1.4
-WIDEST_EDGE = 4.0
-WORST_MISFIT = 0.25
+WORST_BLUR = 1.1  # standard deviation in pixels at 64 rows: 2.2 pixels at 128
+WORST_MISFIT, WORST_HIDDEN_MISFIT = 0.15, 0.25  # clearly wrong pixels per covered pixel
 MOST_DOUBT = 0.2
-MOST_UNEXPLAINED = 0.3
+UNEXPLAINED, MOST_UNEXPLAINED = 35.0, 0.15  # levels off every mixture, and such pixels per covered pixel
 _PHASES = 40
 
 
@@ -47,7 +48,8 @@ class ThingReading:
 class Reading:
     """What a clip shows. `things[0]` is `relation` `things[1]`, except that "in front of" lists the farther thing first, as scenes do.
 
-    `refused` says why the clip is not a clean clip of this world (None when it is).
+    `refused` says why the clip is not a clean clip of this world (None when it is). `under` holds the things as they read under each
+    camera that a plain background leaves open.
     """
 
     things: tuple[ThingReading, ...]
@@ -56,7 +58,7 @@ class Reading:
     camera: str
     relation: str | None
     refused: str | None
-    under: tuple[tuple[str, tuple[ThingReading, ...]], ...] = ()
+    under: dict[str, tuple[ThingReading, ...]] = field(default_factory=dict)
 
 
 # --- tracks -> motions
@@ -118,51 +120,85 @@ def _fit(track: Track, *, shift: Tensor, zoom: Tensor, frame_rate: float) -> _Fi
     return _Fit(guesses[best], origin[best], path.item(), scale.item(), angle.item(), cost[best].item())
 
 
-def _explain(tracks: list[Track], backdrop: Backdrop, *, t: Tensor, frame_rate: float) -> tuple[str, float, list[_Fit]]:
-    """The camera, its pace and the things' motions that together explain the tracks best; a static camera when it is as good."""
-    options = {}
+@dataclass(frozen=True)
+class _Explanation:
+    """A camera and, for each thing, the motion that fits best under it."""
+
+    camera: str
+    shift: Float[Tensor, "2 T"]
+    zoom: Float[Tensor, " T"]
+    fits: tuple[_Fit, ...]
+
+    @property
+    def cost(self) -> float:
+        return sum(fit.cost for fit in self.fits)
+
+
+def _explain(tracks: list[Track], backdrop: Backdrop, *, t: Tensor, frame_rate: float) -> list[_Explanation]:
+    """How each camera that the background leaves open explains the tracks; the best first, a static camera if it is as good."""
+    options = []
     for camera, pace in backdrop.cameras:
         shift, zoom = camera_path(camera, t, pace=pace)
-        options[camera] = (camera, pace, [_fit(track, shift=shift, zoom=zoom, frame_rate=frame_rate) for track in tracks])
-    costs = {camera: sum(fit.cost for fit in fits) for camera, (_, _, fits) in options.items()}
-    best = min(costs, key=lambda camera: costs[camera])
-    if "static" in costs and costs["static"] < max(4 * costs[best], 2.0 * len(tracks)):
-        best = "static"
-    return options[best]
+        fits = tuple(_fit(track, shift=shift, zoom=zoom, frame_rate=frame_rate) for track in tracks)
+        options.append(_Explanation(camera, shift, zoom, fits))
+    least = min(option.cost for option in options)
+
+    def rank(option: _Explanation) -> float:
+        good = option.camera == "static" and option.cost < max(4 * least, 2.0 * len(tracks))
+        return -1.0 if good else option.cost
+
+    return sorted(options, key=rank)
 
 
 # --- faults
-def _missing(track: Track, fit: _Fit, *, shift: Tensor, zoom: Tensor) -> int:
-    """In how many frames the thing should be seen and is not."""
+def _missing(track: Track, fit: _Fit, explanation: _Explanation) -> int:
+    """In how many frames the thing should be seen and is not, or is nothing like itself."""
     x, y, log_radius, angle = (fit.origin + fit.guess.offsets).unbind(dim=1)
+    shift, zoom = explanation.shift, explanation.zoom
     poses = torch.stack([(x + shift[0]) * zoom, (y + shift[1]) * zoom, log_radius.exp() * zoom, angle], dim=-1)
     height, width = track.hidden.shape[1:]
     expected = (draw(track.shape, poses, height=height, width=width, blur=BLURS[0]) * ~track.hidden).sum((1, 2))
-    enough = torch.where(track.hidden.any(dim=2).any(dim=1), 30.0, 10.0)  # pixels that cannot be lost in a neighbour's rim
-    return int(((expected > enough) & (track.mass < 0.4 * expected)).sum())
+    enough = torch.where(track.hidden.any(dim=2).any(dim=1), 30.0, 16.0)  # pixels that cannot be lost in a rim
+    complete = shape_area(track.shape) * (poses[:, 2] * height).square()
+    lost = track.poses[:, 0].isnan() & (expected > 0.6 * complete)
+    return int(((expected > enough) & ((track.mass < 0.4 * expected) | lost)).sum())
 
 
 def _track_fault(track: Track) -> str | None:
     """Why a thing is not drawn as this world draws things."""
     if track.colour_error > OFF_COLOUR:
         return f"an object {track.colour_error:.0f} colour levels away from {track.colour}"
-    if track.blur > WIDEST_EDGE:
+    if track.blur > WORST_BLUR:
         return f"a blurred {track.shape}"
     if track.doubt > MOST_DOUBT:
         return f"a {track.shape} that is another shape in {track.doubt:.0%} of the frames"
     hidden = track.hidden.any(dim=2).any(dim=1)
-    plainly, partly = track.misfit[(track.share > 0.4) & ~hidden], track.misfit[(track.share > 0.4) & hidden]
+    plainly, partly = track.misfit[(track.share > 0.4) & ~hidden], track.misfit[(track.share > 0.5) & hidden]
     if len(plainly) + len(partly) < 4:
         return "an object that is hardly ever seen"
-    wrong = max(seen.quantile(share).item() for seen, share in ((plainly, 0.9), (partly, 0.6)) if len(seen))
-    if wrong > WORST_MISFIT:
+    if (len(plainly) and plainly.quantile(0.9) > WORST_MISFIT) or (len(partly) and partly.quantile(0.7) > WORST_HIDDEN_MISFIT):
         return f"a {track.shape} with a wrong outline"
     return None
 
 
 def _fit_fault(fit: _Fit) -> str | None:
     if fit.path > OFF_PATH or fit.scale > OFF_SCALE or fit.angle > OFF_ANGLE:
-        return f"a motion of no kind (nearest {fit.guess.motion}, off by {fit.path:.2f} heights, {fit.scale:.2f} log size, {fit.angle:.2f} turns)"
+        off = f"{fit.path:.2f} heights, {fit.scale:.2f} log size, {fit.angle:.2f} turns"
+        return f"a motion of no kind (nearest {fit.guess.motion}, off by {off})"
+    return None
+
+
+def _fault(tracks: list[Track], best: _Explanation, unexplained: Float[Tensor, "T H W"]) -> str | None:
+    """The first reason why these tracks are not those of a clean clip."""
+    covered = torch.stack([track.mass for track in tracks]).sum(dim=0).clamp(min=20)
+    strange = (unexplained > UNEXPLAINED).sum((1, 2)) / covered
+    if strange.quantile(0.9) > MOST_UNEXPLAINED:
+        return "pixels of no known colour"
+    for track, fit in zip(tracks, best.fits, strict=True):
+        if fault := _track_fault(track) or _fit_fault(fit):
+            return fault
+        if missing := _missing(track, fit, best):
+            return f"a {track.shape} that is absent in {missing} frames"
     return None
 
 
@@ -178,20 +214,17 @@ def read_clip(frames: UInt8[Tensor, "T H W 3"], *, frame_rate: float) -> Reading
     if not covers:
         return Reading((), backdrop.name, backdrop.pattern, "static", None, "no object in a colour of this world")
     tracks = track_things(covers)
-    lost = [track for track in tracks if (~track.poses[:, 0].isnan()).sum() < 4]
-    if lost:
+    if any(track.poses[:, 0].isfinite().sum() < min(4, len(frames)) for track in tracks):
         return Reading((), backdrop.name, backdrop.pattern, "static", None, "an object that is hardly ever seen")
-    camera, pace, fits = _explain(tracks, backdrop, t=t, frame_rate=frame_rate)
-    shift, zoom = camera_path(camera, t, pace=pace)
-    faults = [_track_fault(track) for track in tracks] + [_fit_fault(fit) for fit in fits]
-    for track, fit in zip(tracks, fits, strict=True):
-        missing = _missing(track, fit, shift=shift, zoom=zoom)
-        faults.append(f"a {track.shape} that is absent in {missing} frames" if missing else None)
-    strange = (unexplained > 35).sum((1, 2)) / torch.stack([track.mass for track in tracks]).sum(dim=0).clamp(min=20)
-    faults.append("pixels of no known colour" if strange.quantile(0.9) > MOST_UNEXPLAINED else None)
-    things = [_name(track, fit, frames.shape[1], frames.shape[2]) for track, fit in zip(tracks, fits, strict=True)]
-    relation, things = _relate(tracks, things)
-    return Reading(things, backdrop.name, backdrop.pattern, camera, relation, next((fault for fault in faults if fault), None))
+    options = _explain(tracks, backdrop, t=t, frame_rate=frame_rate)
+    relation, order = _relate(tracks)
+
+    def name(option: _Explanation) -> tuple[ThingReading, ...]:
+        return tuple(_name(tracks[index], option.fits[index], frames.shape[1], frames.shape[2]) for index in order)
+
+    under = {option.camera: name(option) for option in options if not any(map(_fit_fault, option.fits))}
+    fault = _fault(tracks, options[0], unexplained)
+    return Reading(name(options[0]), backdrop.name, backdrop.pattern, options[0].camera, relation, fault, under)
 
 
 def _name(track: Track, fit: _Fit, height: int, width: int) -> ThingReading:
@@ -202,15 +235,15 @@ def _name(track: Track, fit: _Fit, height: int, width: int) -> ThingReading:
     return ThingReading(track.shape, track.colour, size, fit.guess.motion, speed, centre)
 
 
-def _relate(tracks: list[Track], things: list[ThingReading]) -> tuple[str | None, tuple[ThingReading, ...]]:
-    if len(things) < 2:
-        return None, tuple(things)
+def _relate(tracks: list[Track]) -> tuple[str | None, tuple[int, ...]]:
+    """The relation of two things, and the order in which it holds."""
+    if len(tracks) < 2:
+        return None, (0,)
     if tracks[0].hidden.any():
-        return "in front of", tuple(things)
+        return "in front of", (0, 1)
     dx, dy = (tracks[1].poses - tracks[0].poses)[:, :2].nanmean(dim=0).tolist()
     across = abs(dx) >= abs(dy)
-    ordered = things if (dx if across else dy) >= 0 else things[::-1]
-    return "left of" if across else "above", tuple(ordered)
+    return "left of" if across else "above", (0, 1) if (dx if across else dy) >= 0 else (1, 0)
 
 
 # --- reading -> score
@@ -230,7 +263,10 @@ def score(reading: Reading, attributes: dict[str, str]) -> dict[str, bool]:
     asked_two = any(slot.endswith("_2") or slot == "relation" for slot in attributes)
     if len(reading.things) > 1 and not asked_two:
         return {slot: slot in _SCENE_SLOTS and getattr(reading, slot) == attributes[slot] for slot in slots}
-    results = [_score_as(reading, pair, relation, {slot: attributes[slot] for slot in slots}) for pair, relation in _assignments(reading)]
+    if reading.pattern == "plain":
+        reading = replace(reading, things=reading.under.get(attributes.get("camera", ""), reading.things))
+    asked = {slot: attributes[slot] for slot in slots}
+    results = [_score_as(reading, pair, relation, asked) for pair, relation in _assignments(reading)]
     return max(results, key=lambda result: sum(result.values()))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from aiprod_components.miniature.world import BACKGROUNDS, CAMERAS, COLOURS, MOTIONS, SIZES, Scene, Thing
 
+
 # --- shapes
 def _polygon(sides: int, turn: float) -> Callable[[Tensor, Tensor], Tensor]:
     """Distance to a regular polygon with circumradius 1; `turn` rotates its edge normals."""

@@ -1,11 +1,11 @@
-"""frames -> backdrop -> how much of each pixel every thing covers -> its shape and poses
+"""covers -> a shape for each thing -> its poses over time
 
-Everything is measured on frames pooled to 64 rows: the shapes of this world are coarse, and pooling calms an autoencoder's noise.
-Lengths are fractions of the frame's height and the frame's centre is the origin, as in `world.py`.
+A thing that is seen whole is compared with templates around its centre of mass; one that the frame cuts or a nearer thing hides is
+fitted by drawing it. Lengths are fractions of the frame's height and the frame's centre is the origin, as in `world.py`.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -16,29 +16,16 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
 
-from aiprod_components.miniature.backdrop import Backdrop, distance_to_tones
+from aiprod_components.miniature.covers import Cover, grow, keep_blob
 from aiprod_components.miniature.render import SHAPE_DISTANCES
-from aiprod_components.miniature.world import COLOURS, SHAPES
+from aiprod_components.miniature.world import SHAPES
 
-WORK_HEIGHT = 64
-FOREGROUND = 30.0  # colour levels from the background's tones
-PURE = 60.0  # colour levels from a palette colour
 BLURS = (0.4, 0.7, 1.0, 1.4, 2.0, 2.8)  # standard deviations in pixels at 64 rows: from as rendered to unusably blurred
-HIDDEN_RIM = 1
+HIDDEN_RIM = 1  # pixels around a nearer thing in which two colours mix
 EDGE = 1.2  # pixels over which an edge fades as rendered
 SYMMETRY = {"ball": 0, "square": 4, "triangle": 3, "star": 5, "ring": 0, "cross": 4}
 _ANGLES, _RINGS, _REACH = 72, 14, 1.75
 _RELATIVE_BLURS = tuple(0.03 * 1.25**step for step in range(14))  # of a template, whose disc of equal area has radius 1
-
-
-@dataclass(frozen=True)
-class Cover:
-    """How much of each pixel one thing covers; `hidden` is where a nearer thing is, so that nothing is known."""
-
-    colour: str
-    colour_error: float
-    alpha: Float[Tensor, "T H W"]
-    hidden: Bool[Tensor, "T H W"]
 
 
 @dataclass(frozen=True)
@@ -55,87 +42,6 @@ class Track:
     misfit: Float[Tensor, " T"]  # wrongly covered pixels per covered pixel
     blur: float  # standard deviation in pixels at 64 rows; 0 if never seen whole
     doubt: float  # share of the frames that look more like another shape
-
-
-def pool(frames: Tensor) -> Float[Tensor, "T H W 3"]:
-    """uint8 frames -> float frames of 64 rows."""
-    height, width = frames.shape[1:3]
-    small = (WORK_HEIGHT, round(width * WORK_HEIGHT / height))
-    pixels = rearrange(frames.float(), "t h w c -> t c h w")
-    return rearrange(F.adaptive_avg_pool2d(pixels, small), "t c h w -> t h w c")
-
-
-# --- colours -> covers
-def find_colours(pixels: Float[Tensor, "T H W 3"], away: Float[Tensor, "T H W"], tones: Tensor) -> list[tuple[str, Tensor, float]]:
-    """The palette colours that fill areas of the clip: (name, colour as measured, its distance from the palette's)."""
-    palette = torch.tensor(list(COLOURS.values()), dtype=torch.float32)
-    foreground = away > FOREGROUND
-    candidates = pixels[foreground]
-    nearest = torch.cdist(candidates, palette).min(dim=1)
-    label = torch.full(away.shape, -1)
-    label[foreground] = torch.where(nearest.values < PURE, nearest.indices, -1)
-    block = label[:, :-1, :-1]
-    solid = (block == label[:, 1:, :-1]) & (block == label[:, :-1, 1:]) & (block == label[:, 1:, 1:])  # edges are too thin for 2x2 blocks
-    early = solid[: max(len(solid) // 3, 1)]  # before anything has shrunk away
-    counts = torch.bincount(block[: len(early)][early & (block[: len(early)] >= 0)], minlength=len(palette))
-    found = {}
-    for index in counts.argsort(descending=True)[:3].tolist():
-        if counts[index] < max(3 * len(early), 0.03 * counts.max()):
-            continue
-        here = solid & (block == index)
-        strength = away[:, :-1, :-1][here]
-        mine = pixels[:, :-1, :-1][here][strength > 0.9 * strength.quantile(0.9)]  # the least mixed with the background
-        found[index] = mine.median(dim=0).values
-    pure = [index for index in found if not _is_blend(found[index], [*tones, *(found[other] for other in found if other != index)])]
-    return [(list(COLOURS)[index], found[index], (found[index] - palette[index]).norm().item()) for index in pure[:2]]
-
-
-def _is_blend(colour: Tensor, others: list[Tensor]) -> bool:
-    """Whether a colour only lies on edges: between two others, as orange lies between red and yellow."""
-    return any(_mixture(colour, one, two)[1] < 30 for one in others for two in others if one is not two)
-
-
-def _mixture(pixels: Tensor, base: Tensor, colour: Tensor) -> tuple[Tensor, Tensor]:
-    """Share of `colour` in pixels mixed from it and `base`, and the colour distance that no mixture explains."""
-    line = colour - base
-    share = (((pixels - base) * line).sum(-1) / (line * line).sum(-1).clamp(min=1.0)).clamp(0, 1)
-    return share, (pixels - base - share[..., None] * line).norm(dim=-1)
-
-
-def find_covers(pixels: Float[Tensor, "T H W 3"], backdrop: Backdrop) -> tuple[list[Cover], Float[Tensor, "T H W"]]:
-    """Unmix every pixel into background and at most two things; also returns the colour distance that stays unexplained."""
-    away, base = distance_to_tones(pixels, backdrop.tones)
-    colours = find_colours(pixels, away, backdrop.tones)
-    mixtures = [_mixture(pixels, base, colour) for _, colour, _ in colours]
-    nothing = torch.zeros_like(away)
-    if len(colours) < 2:
-        alphas, unexplained = [share for share, _ in mixtures], mixtures[0][1] if mixtures else away
-    else:
-        (first, first_rest), (second, second_rest) = mixtures
-        between, between_rest = _mixture(pixels, colours[1][1], colours[0][1])
-        near_both = _grow(first > 0.6, 2) & _grow(second > 0.6, 2)
-        between_rest = torch.where(near_both, between_rest, math.inf)
-        rests = torch.stack([first_rest, second_rest, between_rest])
-        unexplained, kind = rests.min(dim=0)
-        alphas = [
-            torch.where(kind == 0, first, torch.where(kind == 2, between, nothing)),
-            torch.where(kind == 1, second, torch.where(kind == 2, 1 - between, nothing)),
-        ]
-    hidden = torch.zeros_like(away, dtype=torch.bool)
-    return [Cover(name, error, alpha, hidden) for (name, _, error), alpha in zip(colours, alphas, strict=True)], unexplained
-
-
-def _grow(mask: Bool[Tensor, "T H W"], by: int) -> Bool[Tensor, "T H W"]:
-    return F.max_pool2d(mask.float(), 2 * by + 1, stride=1, padding=by) > 0.5
-
-
-def keep_blob(alpha: Float[Tensor, "T H W"]) -> Float[Tensor, "T H W"]:
-    """The largest connected blob of each frame with its soft rim."""
-    labels, count = ndimage.label((alpha > 0.4).numpy(), structure=np.pad(np.ones((1, 3, 3), dtype=int), ((1, 1), (0, 0), (0, 0))))
-    if count == 0:
-        return torch.zeros_like(alpha)
-    largest = np.array([np.bincount(frame.ravel(), minlength=count + 1)[1:].argmax() + 1 for frame in labels])
-    return torch.where(_grow(torch.from_numpy(labels == largest[:, None, None]), 2), alpha, 0.0)
 
 
 # --- covers -> shapes and poses
@@ -266,9 +172,9 @@ class View:
 
 
 def misfit(shape: str, poses: Float[Tensor, "N 4"], view: View) -> Float[Tensor, " N"]:
-    """Clearly wrong pixels per covered pixel; soft edges and noise are not clearly wrong."""
+    """Clearly wrong pixels per covered pixel; noise and a slightly wrong blur are not clearly wrong."""
     drawn = draw(shape, poses, height=view.alpha.shape[1], width=view.alpha.shape[2], blur=view.blur)
-    return (((drawn - view.alpha).abs() > 0.5) * view.known).sum((1, 2)) / (drawn * view.known).sum((1, 2)).clamp(min=4.0)
+    return (((drawn - view.alpha).abs() > 0.4) * view.known).sum((1, 2)) / (drawn * view.known).sum((1, 2)).clamp(min=12.0)
 
 
 # --- covers -> tracks
@@ -276,17 +182,18 @@ def track_things(covers: list[Cover]) -> list[Track]:
     """Tracks of one or two things, the farther first where one hides a part of the other."""
     blobs = [keep_blob(cover.alpha) for cover in covers]
     profiles = [profile(blob) for blob in blobs]
+    nothing = torch.zeros_like(blobs[0], dtype=torch.bool)
     if len(covers) < 2:
-        return [_track(covers[0], blobs[0], profiles[0], torch.zeros_like(blobs[0], dtype=torch.bool))]
-    meets = (_grow(blobs[0] > 0.3, 1) & (blobs[1] > 0.3)).sum((1, 2)) > 2
-    far = _farther(covers, profiles, meets) if meets.any() else 0
-    near = 1 - far
-    hidden = _grow(blobs[near] > 0.2, HIDDEN_RIM) & meets[:, None, None]
+        return [_track(covers[0], blobs[0], profiles[0], nothing)]
+    meets = (grow(blobs[0] > 0.3, 1) & (blobs[1] > 0.3)).sum((1, 2)) > 2
+    if not meets.any():
+        return [_track(*parts, nothing) for parts in zip(covers, blobs, profiles, strict=True)]
+    far = _farther(covers, profiles, meets)
+    near = _track(covers[1 - far], blobs[1 - far], profiles[1 - far], nothing)
+    hidden = grow(blobs[1 - far] > 0.2, HIDDEN_RIM) & meets[:, None, None]
     behind = torch.where(meets[:, None, None], covers[far].alpha, blobs[far])
-    return [
-        _track(covers[far], behind, profiles[far], hidden),
-        _track(covers[near], blobs[near], profiles[near], torch.zeros_like(hidden)),
-    ]
+    as_blurred = replace(profiles[far], blur=near.blur or profiles[far].blur)  # a bite out of an outline looks like blur
+    return [_track(covers[far], behind, as_blurred, hidden), near]
 
 
 def _farther(covers: list[Cover], profiles: list[Profiles], meets: Bool[Tensor, " T"]) -> int:
@@ -298,7 +205,7 @@ def _farther(covers: list[Cover], profiles: list[Profiles], meets: Bool[Tensor, 
     covered = []
     for index, cover in enumerate(covers):
         other = covers[1 - index].alpha[frames]
-        view = View(cover.alpha[frames], (~_grow(other > 0.2, 1)).float(), profiles[index].blur)
+        view = View(cover.alpha[frames], (~grow(other > 0.2, 1)).float(), profiles[index].blur)
         shape, poses = _guess_shape(view)
         drawn = draw(shape, poses, height=other.shape[1], width=other.shape[2], blur=view.blur)
         covered.append((drawn * (other > 0.5)).sum().item())
@@ -329,10 +236,10 @@ def _track(cover: Cover, blob: Tensor, profiles: Profiles, hidden: Bool[Tensor, 
     poses = _fill(shape, poses, view, mass)
     seen = ~poses[:, 0].isnan()
     share = (mass / (shape_area(shape) * (poses[:, 2] * height).square())).nan_to_num(0.0).clamp(0, 1)
-    wrong = torch.full_like(mass, math.nan)
-    wrong[seen] = misfit(shape, poses[seen], View(cover.alpha[seen], view.known[seen], view.blur))
-    sample = whole.nonzero()[:, 0][:: max(int(whole.sum()) // 6, 1)]
+    sample = (whole & seen).nonzero()[:, 0][:: max(int(whole.sum()) // 6, 1)]
     blur = _blur(shape, poses[sample], blob[sample]) if len(sample) else 0.0
+    wrong = torch.full_like(mass, math.nan)
+    wrong[seen] = misfit(shape, poses[seen], View(cover.alpha[seen], view.known[seen], blur or view.blur))
     return Track(cover.colour, cover.colour_error, shape, poses, mass, share, hidden, wrong, blur, doubt)
 
 

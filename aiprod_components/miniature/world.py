@@ -219,5 +219,3 @@ def _sample_pair(rng: random.Random, *, mix: SceneMix) -> tuple[tuple[Thing, Thi
         return (far, near), relation
     offset = {"left of": (-gap, drift), "right of": (gap, drift), "above": (drift, -gap), "below": (drift, gap)}[relation]
     return (replace(first, start=offset), replace(second, start=(-offset[0], -offset[1]))), relation
-
-

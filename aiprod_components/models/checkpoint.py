@@ -19,7 +19,9 @@ M = TypeVar("M", bound=nn.Module)
 def save_model(model: nn.Module, path: Path, *, dtype: torch.dtype = torch.float32) -> None:
     """Writes `path`.safetensors and `path`.json; floating-point tensors are stored as `dtype`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: t.detach().cpu().to(dtype if t.is_floating_point() else t.dtype).contiguous() for name, t in model.state_dict().items()}
+    tensors = {
+        name: t.detach().cpu().to(dtype if t.is_floating_point() else t.dtype).contiguous() for name, t in model.state_dict().items()
+    }
     config: Any = model.config
     save_file(tensors, path.with_suffix(".safetensors"))
     path.with_suffix(".json").write_text(json.dumps({"model": type(model).__name__, "config": asdict(config)}, indent=2) + "\n")

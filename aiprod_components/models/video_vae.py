@@ -66,6 +66,8 @@ class History:
 class CausalConv3d(nn.Conv3d):
     """A convolution that sees no later frame; before the first frame it sees the first frame repeated."""
 
+    bias: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]  # always there
+
     def __init__(self, in_channels: int, out_channels: int, *, kernel: Stride = (3, 3, 3), stride: Stride = (1, 1, 1)) -> None:
         space = ((kernel[1] - stride[1] + 1) // 2, (kernel[2] - stride[2] + 1) // 2)
         super().__init__(in_channels, out_channels, kernel, stride, padding=(0, *space))
@@ -73,7 +75,7 @@ class CausalConv3d(nn.Conv3d):
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
         nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor, history: History) -> Tensor:
+    def forward(self, x: Tensor, history: History) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         kernel, stride = self.kernel_size[0], self.stride[0]
         if kernel > 1:
             # One memory format for both, or concatenating them copies the whole clip into the slower one.
@@ -85,7 +87,7 @@ class CausalConv3d(nn.Conv3d):
 class ChannelNorm(nn.LayerNorm):
     """Layer norm over the channels of one position: independent of every other position, so tiles and streams agree."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]  # a shorter name
         return rearrange(super().forward(rearrange(x, "b c t h w -> b t h w c")), "b t h w c -> b c t h w")
 
 

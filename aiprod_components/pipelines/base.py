@@ -36,10 +36,10 @@ class FirstFrame(BaseModel):
     strength: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
 
 
-class VideoRequest(BaseModel):
+class VideoRequest(BaseModel, frozen=True):
     """What the user asks for. A pipeline adds its name, its own fields and `steps`; `parse_request` fills in a family's defaults."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid")
 
     pipeline: str
     prompt: str = Field(min_length=1, description="What the video shows, in any language.")

@@ -8,7 +8,7 @@ from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.plan import PlanBuilder
 
 
-class TI2VidOneStage(VideoRequest):
+class TI2VidOneStage(VideoRequest, frozen=True):
     """Text (and a first frame) to video in one stage, without refinement."""
 
     pipeline: Literal["ti2vid_one_stage"] = "ti2vid_one_stage"

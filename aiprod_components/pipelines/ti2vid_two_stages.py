@@ -9,7 +9,7 @@ from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.plan import PlanBuilder
 
 
-class TI2VidTwoStages(VideoRequest):
+class TI2VidTwoStages(VideoRequest, frozen=True):
     """Text (and a first frame) to video: a draft at half the size, doubled, then refined in a few unguided steps."""
 
     pipeline: Literal["ti2vid_two_stages"] = "ti2vid_two_stages"

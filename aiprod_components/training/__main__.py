@@ -12,7 +12,9 @@ SHIPPED_WEIGHTS = Path(__file__).parents[1] / "miniature" / "weights"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m aiprod_components.training", description="Run a training recipe; it resumes where it stopped.")
+    parser = argparse.ArgumentParser(
+        prog="python -m aiprod_components.training", description="Run a training recipe; it resumes where it stopped."
+    )
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--folder", type=Path, help="checkpoints and log (default: runs/RECIPE)")
     parser.add_argument("--output", type=Path, default=SHIPPED_WEIGHTS, help="where the weights are written at the end")

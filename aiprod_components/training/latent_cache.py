@@ -36,7 +36,7 @@ def open_cache(folder: Path, *, weights: Path, count: int, num_frames: int, size
     file = folder / f"latents_{size}x{num_frames}x{count}.safetensors"
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        vae = load_model(VideoVAE, VideoVAEConfig, weights / "vae").to(device, memory_format=torch.channels_last_3d)
+        vae = load_model(VideoVAE, VideoVAEConfig, weights / "vae").to(device).to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]  # missing in torch's stubs
         chunks = [
             _encode(vae, list(range(start, min(start + CHUNK, count))), num_frames=num_frames, size=size, mix=mix, device=device)
             for start in range(0, count, CHUNK)

@@ -21,7 +21,7 @@ from aiprod_components.calls import Guidance, Refine, Sampling, Upsample
 from aiprod_components.families.base import Family
 from aiprod_components.local import LocalStages, Silent, run_plan
 from aiprod_components.media.decode import decode_video
-from aiprod_components.media.frames import to_bytes, to_unit
+from aiprod_components.media.frames import to_unit
 from aiprod_components.miniature.captions import Caption, write_caption
 from aiprod_components.miniature.judge import read_clip, score
 from aiprod_components.miniature.world import Scene, SceneMix, sample_scene

@@ -89,7 +89,9 @@ def contact_sheet(sample: Sample) -> Image.Image:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m aiprod_components.training.report", description="Measure the miniature; write docs/quality.*")
+    parser = argparse.ArgumentParser(
+        prog="python -m aiprod_components.training.report", description="Measure the miniature; write docs/quality.*"
+    )
     parser.add_argument("--count", type=int, default=100, help="clips of the largest measure; the others take a share of it")
     parser.add_argument("--only", nargs="*", choices=MEASURES, default=list(MEASURES), help="measure these again, keep the rest")
     parser.add_argument("--threads", type=int, default=2)

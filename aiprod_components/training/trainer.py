@@ -20,7 +20,8 @@ from aiprod_components.training.optimizer import MatrixOptimizer
 class Objective(Protocol):
     """What is trained, on what, towards what."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module: ...
 
     def loss(self, step: int) -> dict[str, Tensor]:
         """The batch of `step` through the model; `loss` is descended, the rest is logged."""
@@ -76,7 +77,9 @@ class Trainer:
         # The average follows quickly at first, so that short runs are not averages of their start.
         decay = min(self.schedule.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.objective.model.parameters()), 1 - decay)
+            averaged: list[Tensor] = list(self.average.parameters())
+            trained: list[Tensor] = list(self.objective.model.parameters())
+            torch._foreach_lerp_(averaged, trained, 1 - decay)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         return figures
 
     def _log(self, figures: dict[str, Tensor], *, seconds_a_step: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, cast
 
 VIDEO = b"an mp4, as far as the client knows"
 HEADERS = {
@@ -64,8 +64,6 @@ class StandIn(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: StandIn
-
     def do_GET(self) -> None:
         self._answer()
 
@@ -75,15 +73,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         call = f"{self.command} {self.path}"
-        self.server.received.append((call, json.loads(body) if body else None))
-        answer = self.server.answers.get(call, problem(404, f"{self.path} is not a route", code="not_found"))
+        server = cast(StandIn, self.server)
+        server.received.append((call, json.loads(body) if body else None))
+        answer = server.answers.get(call, problem(404, f"{self.path} is not a route", code="not_found"))
         self.send_response(answer.status)
         for name, value in {**answer.headers, "content-length": str(len(answer.body))}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(answer.body)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the base class names it)
+    def log_message(self, format: str, *args: Any) -> None:
         """Says nothing."""
 
 

@@ -5,6 +5,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def graph() -> Iterator[Graph]:
         ray.init(address="local", num_cpus=3, include_dashboard=False, object_store_memory=800_000_000, **options)
         try:
             start = time.monotonic()
-            serve.start(proxy_location="HeadOnly", http_options=config["http_options"])
+            with suppress(TimeoutError):  # Serve waits a minute for its proxy and goes on starting it; whether all is ready is asked below
+                serve.start(proxy_location="HeadOnly", http_options=config["http_options"])
             # As `serve run` does it.
             serve_client().deploy_apps(ServeDeploySchema.model_validate(config))
             url = f"http://127.0.0.1:{config['http_options']['port']}"

@@ -156,7 +156,7 @@ def test_a_client_that_hangs_up_frees_the_stages(graph: Graph, http: httpx.Clien
     start = time.monotonic()
     answer = http.post("/v1/videos/sync", json=SMALL)
     # A long request takes minutes; what is left of it is one step.
-    assert answer.status_code == 200 and time.monotonic() - start < 30
+    assert answer.status_code == 200 and time.monotonic() - start < 90
     assert replicas() == before
 
 

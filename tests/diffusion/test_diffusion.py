@@ -1,5 +1,6 @@
 """The mathematics of sampling against closed forms."""
 
+import itertools
 import math
 
 import pytest
@@ -20,7 +21,7 @@ def test_sigmas_fall_from_one_to_zero(steps: int, shift: float):
     sigmas = shifted_flow(steps, shift=shift)
     assert len(sigmas) == steps + 1
     assert sigmas[0] == 1.0 and sigmas[-1] == 0.0
-    assert all(a > b for a, b in zip(sigmas, sigmas[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(sigmas))
 
 
 def test_without_shift_sigmas_are_evenly_spaced():
@@ -42,7 +43,7 @@ def test_euler_is_exact_on_a_straight_path():
     data, noise = torch.randn(1, 2, 3, 4, 4), torch.randn(1, 2, 3, 4, 4)
     x = noise
     sigmas = shifted_flow(7, shift=0.5)
-    for sigma, next_sigma in zip(sigmas, sigmas[1:], strict=False):
+    for sigma, next_sigma in itertools.pairwise(sigmas):
         x = euler(x, velocity=noise - data, sigma=torch.tensor(sigma), next_sigma=torch.tensor(next_sigma))
     torch.testing.assert_close(x, data)
 
@@ -52,8 +53,10 @@ def test_euler_converges_at_first_order():
         # dx/dsigma = x from sigma 1 to 0 has the solution x(0) = x(1) / e.
         x = torch.ones(1, dtype=torch.float64)
         sigmas = shifted_flow(steps, shift=0.0)
-        for sigma, next_sigma in zip(sigmas, sigmas[1:], strict=False):
-            x = euler(x, velocity=x, sigma=torch.tensor(sigma, dtype=torch.float64), next_sigma=torch.tensor(next_sigma, dtype=torch.float64))
+        for sigma, next_sigma in itertools.pairwise(sigmas):
+            x = euler(
+                x, velocity=x, sigma=torch.tensor(sigma, dtype=torch.float64), next_sigma=torch.tensor(next_sigma, dtype=torch.float64)
+            )
         return abs(x.item() - math.exp(-1))
 
     assert math.log2(error(64) / error(128)) == pytest.approx(1.0, abs=0.05)

@@ -1,9 +1,10 @@
 """Every pipeline's plan, as one golden line each, and what it refuses."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from aiprod_components.calls import Denoise, EncodePicture, EncodePrompt
 from aiprod_components.errors import AiprodError, InvalidRequestError, UnknownModelError
 from aiprod_components.families import make_family
 from aiprod_components.pipelines import PIPELINES, parse_request
@@ -14,7 +15,9 @@ FAMILY = make_family("miniature")
 IMAGE = {"picture": Picture(b"a picture")}
 
 GOLDEN = {
-    "ti2vid_two_stages": "prompt:text_encoder() draft:denoiser(prompt) doubled:upsampler(draft) refined:refiner(prompt doubled) video:vae_decoder(refined)",
+    "ti2vid_two_stages": (
+        "prompt:text_encoder() draft:denoiser(prompt) doubled:upsampler(draft) refined:refiner(prompt doubled) video:vae_decoder(refined)"
+    ),
     "ti2vid_one_stage": "prompt:text_encoder() draft:denoiser(prompt) video:vae_decoder(draft)",
 }
 
@@ -39,7 +42,8 @@ def test_a_request_that_names_no_pipeline_gets_two_stages():
 def test_a_first_frame_is_encoded_at_both_sizes_and_pinned_in_both_stages():
     plan = plan_of(image=IMAGE)
     steps = {step.name: step for step in plan.steps}
-    assert (steps["first_frame_half"].call.height, steps["first_frame"].call.height) == (64, 128)
+    half, full = (cast(EncodePicture, steps[name].call) for name in ("first_frame_half", "first_frame"))
+    assert (half.height, full.height) == (64, 128)
     assert steps["draft"].inputs == ("prompt", "first_frame_half")
     assert steps["refined"].inputs == ("prompt", "doubled", "first_frame")
 
@@ -54,8 +58,8 @@ def test_the_draft_is_half_the_size_and_the_network_calls_are_those_of_the_reque
 
 def test_without_guidance_there_is_no_negative_prompt_and_half_the_network_calls():
     steps = {step.name: step.call for step in plan_of(guidance_scale=1).steps}
-    assert steps["prompt"].negative_prompt is None
-    assert steps["draft"].sampling.network_calls == 30
+    assert cast(EncodePrompt, steps["prompt"]).negative_prompt is None
+    assert cast(Denoise, steps["draft"]).sampling.network_calls == 30
 
 
 def test_the_same_request_gives_the_same_plan():

@@ -72,7 +72,7 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_hundredth():
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
 def test_the_optimizer_moves_kernels_in_place_and_orthogonally(memory_format: torch.memory_format):
     torch.manual_seed(0)
-    layer = nn.Conv3d(16, 16, 3).to(memory_format=memory_format)
+    layer = nn.Conv3d(16, 16, 3).to(memory_format=memory_format)  # pyright: ignore[reportCallIssue]  # missing in torch's stubs
     before = layer.weight.detach().clone()
     layer.weight.grad = torch.randn_like(layer.weight)
     MatrixOptimizer(layer, weight_decay=0.0).step(1.0)

@@ -48,7 +48,7 @@ class VAEObjective:
         self.model = VideoVAE(recipe.model)
         if recipe.start_from is not None:
             self.model.load_state_dict(load_model(VideoVAE, VideoVAEConfig, output / recipe.start_from).state_dict())
-        self.model.to(memory_format=torch.channels_last_3d)
+        self.model.to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]  # missing in torch's stubs
         self.model.encoder.requires_grad_(not recipe.frozen_encoder)
 
     def loss(self, step: int) -> dict[str, Tensor]:
