@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from scipy import ndimage
 from torch import Tensor
 
