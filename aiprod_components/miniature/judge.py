@@ -1,4 +1,4 @@
-"""clip -> backdrop and tracks -> the motions and the camera that explain them -> reading -> score
+"""clip -> backdrop and tracks -> motions and camera that explain them -> reading -> score; waveform -> onsets
 
 A reader made of plain image processing, without learned weights. It names what a clip of the procedural world shows and refuses
 clips that are not clean: a refused clip shows nothing that was asked for.
@@ -173,7 +173,7 @@ def _track_fault(track: Track) -> str | None:
     if track.doubt > MOST_DOUBT:
         return f"a {track.shape} that is another shape in {track.doubt:.0%} of the frames"
     hidden = track.hidden.any(dim=2).any(dim=1)
-    plainly, partly = track.misfit[(track.share > 0.4) & ~hidden], track.misfit[(track.share > 0.5) & hidden]
+    plainly, partly = track.misfit[(track.share > 0.4) & ~hidden & (track.mass > 12)], track.misfit[(track.share > 0.5) & hidden]
     if len(plainly) + len(partly) < 4:
         return "an object that is hardly ever seen"
     if (len(plainly) and plainly.quantile(0.9) > WORST_MISFIT) or (len(partly) and partly.quantile(0.7) > WORST_HIDDEN_MISFIT):
@@ -299,3 +299,27 @@ def _score_as(reading: Reading, things: tuple[ThingReading, ...], relation: str 
         return index < len(things) and getattr(things[index], slot.removesuffix("_2")) == value
 
     return {slot: shows(slot, value) for slot, value in attributes.items()}
+
+
+# --- sound -> onsets
+CLICK_BAND = 1500.0  # Hz: clicks ring above it, tones and ambiences lie below
+CLICK_GAP = 0.15  # seconds; no thing bounces faster
+_HOP = 0.0025  # seconds
+
+
+def find_onsets(waveform: Float[Tensor, "C S"], *, sample_rate: int) -> tuple[float, ...]:
+    """The times in seconds at which something clicks: where the energy above the tones jumps out of what is usual in the clip."""
+    mono = waveform.float().mean(dim=0)
+    spectrum = torch.fft.rfft(mono)
+    spectrum[torch.fft.rfftfreq(len(mono), 1 / sample_rate) < CLICK_BAND] = 0
+    hop = max(round(_HOP * sample_rate), 1)
+    energy = torch.fft.irfft(spectrum, n=len(mono)).square().unfold(0, 2 * hop, hop).mean(dim=1)
+    if not len(energy):
+        return ()
+    loud = max(10 * energy.median().item(), 0.1 * energy.max().item(), 1e-4)
+    onsets: list[float] = []
+    for index in (energy > loud).nonzero()[:, 0].tolist():
+        time = (index + 1) * hop / sample_rate
+        if not onsets or time - onsets[-1] > CLICK_GAP:
+            onsets.append(time)
+    return tuple(onsets)
