@@ -7,9 +7,13 @@ import pytest
 from aiprod_components import errors
 from aiprod_components.errors import AiprodError
 
+OURS = ("aiprod_components", "deployments", "aiprod_client")
+
 
 def tree(kind: type[AiprodError]) -> list[type[AiprodError]]:
-    return [kind, *(below for child in kind.__subclasses__() for below in tree(child))]
+    """The kinds that the source declares; Ray makes more of them as it runs, to carry an error home."""
+    below = [kind for child in kind.__subclasses__() for kind in tree(child)]
+    return [kind, *below] if kind.__module__.startswith(OURS) else below
 
 
 @pytest.mark.parametrize("kind", tree(AiprodError), ids=lambda kind: kind.__name__)
