@@ -21,7 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "vae": {"clips": [{"batch": 2, "num_frames": 5, "size": 32, "weight": 1, "final_weight": 1}], "statistics_clips": 8},
     "vae_decoder": {"clips": [{"batch": 2, "num_frames": 5, "size": 32, "weight": 1, "final_weight": 1}]},
     "denoiser": {"clips": SMALL_CLIPS},
-    "refiner": {"clips": SMALL_CLIPS},
+    "refiner": {"clips": SMALL_CLIPS, "drafts": {"count": 4, "blur": 0.0, "lowest": 0.25, "highest": 0.75}},
     "upsampler": {"half_size": 32, "half_count": 4, "full_count": 4, "num_frames": 5, "batch": 2},
 }
 
@@ -63,8 +63,21 @@ def test_a_share_of_the_clips_has_its_first_frame_pinned(weights: Path, tmp_path
     recipe, _ = small_recipe("denoiser", cache=tmp_path / "cache")
     objective = FlowObjective(recipe, output=weights)
     rng, generator = random.Random(0), torch.Generator().manual_seed(0)
-    levels = torch.cat([objective._levels(objective._batch(rng), rng, generator) for _ in range(200)])
+    levels = torch.cat([objective._levels(objective._batch(rng), rng, generator, first=torch.ones(3, 1, 1, 1, 1)) for _ in range(200)])
     first, rest = levels[:, 0, 0, 0, 0], levels[:, 0, 1, 0, 0]
     assert (first == 0).float().mean() == pytest.approx(recipe.pinned_share * 0.8, abs=0.05)
     assert (first < rest).float().mean() == pytest.approx(recipe.pinned_share, abs=0.05)
     assert (rest > 0).all()
+
+
+def test_a_refiner_learns_from_where_a_draft_is_noised_to(weights: Path, tmp_path: Path):
+    recipe, _ = small_recipe("refiner", cache=tmp_path / "cache")
+    objective = FlowObjective(recipe, output=weights)
+    batch = objective._batch(random.Random(0))
+    first = objective._first_sigmas(3, torch.Generator().manual_seed(0))
+    noise = objective._noise(batch, torch.Generator().manual_seed(1), first=first)
+    half = objective.drafts.caches[32].latents[batch.rows].float()
+    draft = make_miniature(weights=str(weights)).load("upsampler")(half)
+    plain = torch.randn(noise.shape, generator=torch.Generator().manual_seed(1))
+    assert (first >= 0.25).all() and (first <= 0.75).all()
+    torch.testing.assert_close((1 - first) * batch.latents + first * noise, (1 - first) * draft + first * plain, rtol=1e-3, atol=1e-3)

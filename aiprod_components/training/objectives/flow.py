@@ -2,6 +2,10 @@
 
 Rectified flow with logit-normal noise levels (Esser et al. 2024). A share of the clips has its first latent frame
 pinned, wholly or in part, so that image conditioning is learnt with the rest; what is pinned whole is not in the loss.
+
+A refiner starts from a draft: x = (1 - first) draft + first noise. That is where rectified flow from the true latents
+would be if its noise were noise + (1 - first) / first (draft - true); trained with that noise, the refiner mends the
+draft's errors along with the noise it was given.
 """
 
 import random
@@ -22,6 +26,7 @@ from aiprod_components.miniature.world import Scene, SceneMix
 from aiprod_components.models.backbone import BackboneConfig, Context, HybridBackbone, Tokens
 from aiprod_components.models.checkpoint import load_model, save_model
 from aiprod_components.models.text_encoder import TextEncoder, TextEncoderConfig, make_tokenizer
+from aiprod_components.models.upsampler import LatentUpsampler, UpsamplerConfig
 from aiprod_components.training.config import BaseRecipe, Strict
 from aiprod_components.training.dataset import FRAME_RATE, step_rng
 from aiprod_components.training.latent_cache import LatentCache, open_cache
@@ -39,11 +44,19 @@ class CachedClips(Strict):
 
 
 class NoiseLevels(Strict):
-    """sigma = sigmoid(normal(mean, std)), kept below `highest`."""
+    """sigma = sigmoid(normal(mean, std)), times the first sigma where there are drafts."""
 
     mean: float
     std: PositiveFloat
-    highest: float = Field(default=1.0, gt=0, le=1)
+
+
+class Drafts(Strict):
+    """A refiner's drafts: the same clips at half their size, upsampled. Their first sigma is uniform in lowest...highest."""
+
+    count: PositiveInt  # of the half-size cache
+    blur: float  # standard deviation of the noise put on the half-size latents, as a generated draft is never perfect
+    lowest: float = Field(gt=0, le=1)
+    highest: float = Field(gt=0, le=1)
 
 
 class FlowRecipe(BaseRecipe):
@@ -54,6 +67,7 @@ class FlowRecipe(BaseRecipe):
     clips: list[CachedClips]
     mix: SceneMix
     sigmas: NoiseLevels
+    drafts: Drafts | None = None
     english_share: float = Field(ge=0, le=1)
     caption_dropout: float = Field(ge=0, le=1)
     attribute_drop: float = Field(ge=0, le=1)
@@ -62,9 +76,28 @@ class FlowRecipe(BaseRecipe):
 
 @dataclass(frozen=True)
 class _Batch:
+    rows: list[int]
     latents: Float[Tensor, "B C T H W"]
     scenes: list[Scene]
     video: VideoShape
+
+
+class _DraftMaker:
+    """Rows of the half-size caches -> drafts at full size."""
+
+    def __init__(self, recipe: FlowRecipe, drafts: Drafts, *, weights: Path) -> None:
+        self.blur, self.device = drafts.blur, torch.device(recipe.device)
+        self.upsampler = load_model(LatentUpsampler, UpsamplerConfig, weights / "upsampler").to(self.device)
+        self.caches = {
+            clips.size: _open(recipe, size=clips.size // 2, num_frames=clips.num_frames, count=drafts.count, weights=weights)
+            for clips in recipe.clips
+        }
+
+    def of(self, rows: list[int], *, video: VideoShape, generator: torch.Generator) -> Float[Tensor, "B C T H W"]:
+        half = self.caches[video.height].latents[rows].float()
+        half = half + self.blur * torch.randn(half.shape, generator=generator)
+        with torch.no_grad():
+            return self.upsampler(half.to(self.device)).float().cpu()
 
 
 class FlowObjective:
@@ -78,14 +111,19 @@ class FlowObjective:
         self.grid = LatentGrid(time=4, space=16, channels=recipe.model.latent_channels)
         self.text = load_model(TextEncoder, TextEncoderConfig, output / "text_encoder").to(self.device)
         self.tokenize = make_tokenizer(self.text.config)
-        self.caches = {(clips.size, clips.num_frames): self._open(clips) for clips in recipe.clips}
+        self.caches = {
+            (clips.size, clips.num_frames): _open(recipe, size=clips.size, num_frames=clips.num_frames, count=clips.count, weights=output)
+            for clips in recipe.clips
+        }
+        self.drafts = None if recipe.drafts is None else _DraftMaker(recipe, recipe.drafts, weights=output)
 
     def loss(self, step: int) -> dict[str, Tensor]:
         rng = step_rng(self.recipe.seed, step)
         batch = self._batch(rng)
         generator = torch.Generator().manual_seed(rng.getrandbits(62))
-        noise = torch.randn(batch.latents.shape, generator=generator)
-        levels = self._levels(batch, rng, generator)
+        first = self._first_sigmas(len(batch.latents), generator)
+        noise = self._noise(batch, generator, first=first)
+        levels = self._levels(batch, rng, generator, first=first)
         noisy = add_noise(batch.latents, noise=noise, sigma=levels)
         tokens = Tokens(
             values=_tokens(noisy).to(self.device),
@@ -101,28 +139,31 @@ class FlowObjective:
     def finish(self, model: nn.Module) -> None:
         save_model(model, self.output / self.recipe.component, dtype=torch.float16)
 
-    def _open(self, clips: CachedClips) -> LatentCache:
-        return open_cache(
-            Path(self.recipe.cache),
-            weights=self.output,
-            count=clips.count,
-            num_frames=clips.num_frames,
-            size=clips.size,
-            mix=self.recipe.mix,
-            device=self.recipe.device,
-        )
-
     def _batch(self, rng: random.Random) -> _Batch:
         clips = rng.choices(self.recipe.clips, weights=[clips.weight for clips in self.recipe.clips])[0]
         cache = self.caches[clips.size, clips.num_frames]
         rows = [rng.randrange(len(cache)) for _ in range(clips.batch)]
         video = VideoShape(clips.num_frames, clips.size, clips.size, FRAME_RATE)
-        return _Batch(cache.latents[rows].float(), cache.scenes(rows), video)
+        return _Batch(rows, cache.latents[rows].float(), cache.scenes(rows), video)
 
-    def _levels(self, batch: _Batch, rng: random.Random, generator: torch.Generator) -> Float[Tensor, "B 1 T H W"]:
+    def _noise(self, batch: _Batch, generator: torch.Generator, *, first: Float[Tensor, "B 1 1 1 1"]) -> Float[Tensor, "B C T H W"]:
+        noise = torch.randn(batch.latents.shape, generator=generator)
+        if self.drafts is None:
+            return noise
+        return noise + (1 - first) / first * (self.drafts.of(batch.rows, video=batch.video, generator=generator) - batch.latents)
+
+    def _first_sigmas(self, count: int, generator: torch.Generator) -> Float[Tensor, "B 1 1 1 1"]:
+        if self.recipe.drafts is None:
+            return torch.ones(count, 1, 1, 1, 1)
+        lowest, highest = self.recipe.drafts.lowest, self.recipe.drafts.highest
+        return lowest + (highest - lowest) * torch.rand(count, 1, 1, 1, 1, generator=generator)
+
+    def _levels(
+        self, batch: _Batch, rng: random.Random, generator: torch.Generator, *, first: Float[Tensor, "B 1 1 1 1"]
+    ) -> Float[Tensor, "B 1 T H W"]:
         recipe = self.recipe.sigmas
-        drawn = torch.sigmoid(recipe.mean + recipe.std * torch.randn(len(batch.latents), generator=generator)) * recipe.highest
-        levels = rearrange(drawn, "b -> b 1 1 1 1").expand(-1, 1, *batch.latents.shape[2:]).clone()
+        drawn = torch.sigmoid(recipe.mean + recipe.std * torch.randn(first.shape, generator=generator)) * first
+        levels = drawn.expand(-1, 1, *batch.latents.shape[2:]).clone()
         for row in range(len(levels)):
             if rng.random() < self.recipe.pinned_share:
                 levels[row, :, 0] *= 0.0 if rng.random() < 0.8 else rng.random()
@@ -146,3 +187,9 @@ class FlowObjective:
 
 def _tokens(latents: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B N C"]:
     return rearrange(latents, "b c t h w -> b (t h w) c")
+
+
+def _open(recipe: FlowRecipe, *, size: int, num_frames: int, count: int, weights: Path) -> LatentCache:
+    return open_cache(
+        Path(recipe.cache), weights=weights, count=count, num_frames=num_frames, size=size, mix=recipe.mix, device=recipe.device
+    )
