@@ -14,7 +14,7 @@ from aiprod_components.values import LatentGrid, VideoShape
 RANDOM = "random"  # asked for by name: a graph to measure, not to look at
 
 BACKBONE = BackboneConfig(latent_channels=256, width=768, heads=12, attention_blocks=30, convolution_blocks=18)
-VAE = VideoVAEConfig(widths=(64, 128, 256, 512), latent_channels=256, attention_heads=8, attention_window=8, residual_blocks=2)
+VAE = VideoVAEConfig(widths=(64, 128, 256, 512), latent_channels=256, attention_heads=8, attention_window=8, residual_blocks=(2, 2, 2, 2))
 UPSAMPLER = UpsamplerConfig(latent_channels=256, width=512, blocks=4)
 # google/mt5-base; random weights read bytes, since a vocabulary file comes only with a folder
 TEXT_ENCODER = TextEncoderConfig(

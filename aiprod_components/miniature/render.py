@@ -158,7 +158,7 @@ def render(scenes: Sequence[Scene], *, num_frames: int, height: int, width: int,
         masks=masks,
         flow=_flow(tracks, masks, height=height, width=width),
         depth=depth,
-        positions=torch.stack([tracks.x * height + width / 2, tracks.y * height + height / 2], dim=-1).transpose(1, 2),
+        positions=_positions(tracks, height=height, width=width),
         radii=rearrange(tracks.radius * height, "b o t -> b t o"),
     )
 
@@ -167,6 +167,15 @@ def render_frames(scenes: Sequence[Scene], *, num_frames: int, height: int, widt
     """The frames alone: what training looks at."""
     tracks = _tracks(scenes, t=torch.arange(num_frames) / frame_rate)
     return _paint(scenes, tracks, height=height, width=width)[0]
+
+
+def positions_of(scenes: Sequence[Scene], *, num_frames: int, height: int, width: int, frame_rate: float) -> Float[Tensor, "B T O 2"]:
+    """`Clip.positions` alone."""
+    return _positions(_tracks(scenes, t=torch.arange(num_frames) / frame_rate), height=height, width=width)
+
+
+def _positions(tracks: _Tracks, *, height: int, width: int) -> Float[Tensor, "B T O 2"]:
+    return rearrange(torch.stack([tracks.x * height + width / 2, tracks.y * height + height / 2]), "xy b o t -> b t o xy")
 
 
 def _paint(scenes: Sequence[Scene], tracks: _Tracks, *, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:

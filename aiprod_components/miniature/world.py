@@ -77,12 +77,13 @@ class Scene:
 
 @dataclass(frozen=True)
 class SceneMix:
-    """How often a sampled scene has a second object, a pattern, a moving camera; which (shape, colour) pairs it may use."""
+    """How often a sampled scene has a second object, a pattern, a moving camera; which (shape, colour) pairs and motions it may use."""
 
     two_objects: float = 0.0
     patterns: float = 0.0
     cameras: float = 0.0
     pairs: str = "seen"  # "seen" (never a held-out pair), "unseen" (only held-out pairs) or "all"
+    motions: tuple[str, ...] | None = None  # of a thing that is alone; None: every motion
 
 
 # --- motions
@@ -97,7 +98,7 @@ class Pose:
 
 
 BOUNCE_HEIGHT = 0.42
-BOUNCE_PERIOD = {"slowly": 1.0, "quickly": 0.55}
+BOUNCE_PERIOD = {"slowly": 1.6, "quickly": 0.9}
 TRAVEL = {"slowly": 0.15, "quickly": 0.32}
 ORBIT_RADIUS = 0.24
 
@@ -132,7 +133,7 @@ def _spin(t: Tensor, speed: str, phase: float) -> Pose:
 
 
 def _orbit(t: Tensor, speed: str, phase: float) -> Pose:
-    turn = 2 * math.pi * ({"slowly": 0.4, "quickly": 0.85}[speed] * t + phase)
+    turn = 2 * math.pi * ({"slowly": 0.25, "quickly": 0.5}[speed] * t + phase)
     return replace(_still(t, speed, phase), x=ORBIT_RADIUS * torch.cos(turn), y=ORBIT_RADIUS * torch.sin(turn))
 
 
@@ -176,7 +177,7 @@ def sample_scene(rng: random.Random, *, mix: SceneMix) -> Scene:
     if rng.random() < mix.two_objects:
         things, relation = _sample_pair(rng, mix=mix)
         return Scene(things, background, pattern, camera, relation)
-    return Scene((_sample_thing(rng, mix=mix, motions=list(MOTIONS)),), background, pattern, camera)
+    return Scene((_sample_thing(rng, mix=mix, motions=list(mix.motions or MOTIONS)),), background, pattern, camera)
 
 
 def _sample_thing(rng: random.Random, *, mix: SceneMix, motions: list[str]) -> Thing:

@@ -26,7 +26,7 @@ class VideoVAEConfig:
     attention_heads: int
     attention_window: int  # latent frames that the temporal attention sees, its own included
     strides: tuple[Stride, ...] = ((1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2))
-    residual_blocks: int = 1
+    residual_blocks: tuple[int, ...] = (1, 1, 1, 1)  # of each level, as `widths`: coarse ones are cheap and see most
 
 
 class Posterior(NamedTuple):
@@ -169,10 +169,10 @@ class Encoder(nn.Module):
         super().__init__()
         first, *_ = config.widths
         self.levels = nn.ModuleList([CausalConv3d(3, first, kernel=(3, 4, 4), stride=config.strides[0])])
-        self.levels.extend(ResidualBlock(first) for _ in range(config.residual_blocks))
-        for above, width, stride in zip(config.widths, config.widths[1:], config.strides[1:], strict=False):
-            self.levels.append(Downsample(above, width, stride=stride))
-            self.levels.extend(ResidualBlock(width) for _ in range(config.residual_blocks))
+        for level, width in enumerate(config.widths):
+            if level > 0:
+                self.levels.append(Downsample(config.widths[level - 1], width, stride=config.strides[level]))
+            self.levels.extend(ResidualBlock(width) for _ in range(config.residual_blocks[level]))
         self.norm = ChannelNorm(config.widths[-1])
         self.mu = CausalConv3d(config.widths[-1], config.latent_channels, kernel=(1, 1, 1))
         self.logvar = CausalConv3d(config.widths[-1], config.latent_channels, kernel=(1, 1, 1))
@@ -194,7 +194,7 @@ class Decoder(nn.Module):
         self.levels = nn.ModuleList([CausalConv3d(config.latent_channels, config.widths[-1])])
         for level in reversed(range(len(config.widths))):
             width = config.widths[level]
-            self.levels.extend(ResidualBlock(width) for _ in range(config.residual_blocks))
+            self.levels.extend(ResidualBlock(width) for _ in range(config.residual_blocks[level]))
             if level > 0:
                 self.levels.append(Upsample(width, config.widths[level - 1], stride=config.strides[level]))
         self.norm = ChannelNorm(config.widths[0])

@@ -3,10 +3,11 @@
 import random
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from aiprod_components.miniature.render import render_frames
+from aiprod_components.miniature.render import positions_of, render_frames
 from aiprod_components.miniature.world import Scene, SceneMix, sample_scene
 
 FRAME_RATE = 16.0
@@ -29,3 +30,12 @@ def draw_seeds(rng: random.Random, count: int) -> list[int]:
 
 def clips_of(scenes: Sequence[Scene], *, num_frames: int, size: int) -> UInt8[Tensor, "B T H W 3"]:
     return render_frames(scenes, num_frames=num_frames, height=size, width=size, frame_rate=FRAME_RATE)
+
+
+def crops_of(scenes: Sequence[Scene], *, num_frames: int, size: int, crop: int) -> UInt8[Tensor, "B T crop crop 3"]:
+    """Windows of crop x crop pixels around each clip's last thing, held still: its world is mostly background."""
+    clips = clips_of(scenes, num_frames=num_frames, size=size)
+    centres = positions_of(scenes, num_frames=num_frames, height=size, width=size, frame_rate=FRAME_RATE).mean(dim=1)
+    corners = (centres - crop / 2).round().clamp(0, size - crop).int().tolist()
+    places = [corner[len(scene.things) - 1] for scene, corner in zip(scenes, corners, strict=True)]
+    return torch.stack([clip[:, y : y + crop, x : x + crop] for clip, (x, y) in zip(clips, places, strict=True)])

@@ -21,7 +21,7 @@ from aiprod_components.calls import Guidance, Refine, Sampling, Upsample
 from aiprod_components.families.base import Family
 from aiprod_components.local import LocalStages, Silent, run_plan
 from aiprod_components.media.decode import decode_video
-from aiprod_components.media.frames import to_unit
+from aiprod_components.media.frames import to_bytes, to_unit
 from aiprod_components.miniature.captions import Caption, write_caption
 from aiprod_components.miniature.judge import read_clip, score
 from aiprod_components.miniature.world import Scene, SceneMix, sample_scene
@@ -93,15 +93,26 @@ def judged(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def reconstruction(examiner: Examiner, *, size: int, mix: SceneMix, count: int) -> dict[str, float]:
-    """SSIM and PSNR (frame by frame, averaged over clips) of encoding and decoding held-out clips."""
-    vae, ssim, psnr = examiner.vae, [], []
+    """Encoded and decoded held-out clips: SSIM and PSNR (frame by frame, averaged over clips), and what the judge still sees of them.
+
+    No generated clip can be better than this: the judge's share is the ceiling of prompt following.
+    """
+    ssim, psnr, right = list[float](), list[float](), list[bool]()
     for index in range(count):
-        clip = to_unit(clips_of([held_out_scene(index, mix=mix)], num_frames=NUM_FRAMES, size=size))
+        scene = held_out_scene(index, mix=mix)
+        clip = clips_of([scene], num_frames=NUM_FRAMES, size=size)
         with torch.inference_mode():
-            decoded = vae.decode(vae.encode(clip))
-        ssim.append(_ssim(decoded, clip))
-        psnr.append(_psnr(decoded, clip))
-    return {"clips": count, "ssim": round(sum(ssim) / count, 4), "psnr": round(sum(psnr) / count, 2)}
+            decoded = examiner.vae.decode(examiner.vae.encode(to_unit(clip)))
+        ssim.append(_ssim(decoded, to_unit(clip)))
+        psnr.append(_psnr(decoded, to_unit(clip)))
+        reading = read_clip(to_bytes(decoded)[0], frame_rate=FRAME_RATE)
+        right += score(reading, held_out_caption(scene, language="en", index=index).attributes).values()
+    return {
+        "clips": count,
+        "ssim": round(sum(ssim) / count, 4),
+        "psnr": round(sum(psnr) / count, 2),
+        "attributes_right": round(sum(right) / len(right), 4),
+    }
 
 
 def following(

@@ -31,8 +31,11 @@ def _percent(share: float) -> str:
 
 
 def _reconstruction(figures: dict[str, Any]) -> str:
-    rows = [[name, str(f["clips"]), f"{f['ssim']:.4f}", f"{f['psnr']:.2f} dB"] for name, f in figures.items()]
-    return "## VAE reconstruction (goal: SSIM ≥ 0.98)\n\n" + _table(["clips", "number", "SSIM", "PSNR"], rows)
+    rows = [
+        [name, str(f["clips"]), f"{f['ssim']:.4f}", f"{f['psnr']:.2f} dB", _percent(f["attributes_right"])] for name, f in figures.items()
+    ]
+    header = ["clips", "number", "SSIM", "PSNR", "attributes that the judge still sees"]
+    return "## VAE reconstruction (goal: SSIM ≥ 0.98)\n\n" + _table(header, rows)
 
 
 def _following(figures: dict[str, Any]) -> str:

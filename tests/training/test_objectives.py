@@ -19,6 +19,7 @@ SMALL_CLIPS = [{"size": 32, "num_frames": 5, "count": 4, "batch": 3, "weight": 1
 SMALL: dict[str, dict[str, Any]] = {
     "text_encoder": {"batch": 6, "pass_size": 3},
     "vae": {"clips": [{"batch": 2, "num_frames": 5, "size": 32, "weight": 1, "final_weight": 1}], "statistics_clips": 8},
+    "vae_motion": {"clips": [{"batch": 2, "num_frames": 5, "size": 64, "crop": 32, "weight": 1, "final_weight": 1}], "statistics_clips": 8},
     "vae_decoder": {"clips": [{"batch": 2, "num_frames": 5, "size": 32, "weight": 1, "final_weight": 1}]},
     "denoiser": {"clips": SMALL_CLIPS},
     "refiner": {"clips": SMALL_CLIPS, "drafts": {"count": 4, "blur": 0.0, "lowest": 0.25, "highest": 0.75}},

@@ -13,7 +13,7 @@ from aiprod_components.miniature.world import SceneMix
 from aiprod_components.models.checkpoint import load_model, save_model
 from aiprod_components.models.video_vae import VideoVAE, VideoVAEConfig
 from aiprod_components.training.config import BaseRecipe, Strict
-from aiprod_components.training.dataset import clips_of, draw_seeds, scenes_of, step_rng
+from aiprod_components.training.dataset import crops_of, draw_seeds, scenes_of, step_rng
 
 
 class ClipShape(Strict):
@@ -22,8 +22,16 @@ class ClipShape(Strict):
     batch: PositiveInt
     num_frames: PositiveInt
     size: PositiveInt
+    crop: PositiveInt | None = None  # pixels of the frame's side to see, around a thing
     weight: float = Field(ge=0)
     final_weight: float = Field(ge=0)
+
+
+class WeightedMix(Strict):
+    """One kind of scene, and how often it is drawn."""
+
+    mix: SceneMix
+    weight: float = Field(ge=0)
 
 
 class VAERecipe(BaseRecipe):
@@ -32,9 +40,7 @@ class VAERecipe(BaseRecipe):
     start_from: str | None  # weights to go on from
     frozen_encoder: bool = False  # teaches the decoder alone: latents stay what other networks were trained on
     clips: list[ClipShape]
-    plain_mix: SceneMix
-    full_mix: SceneMix
-    full_share: float = Field(ge=0, le=1)
+    mixes: list[WeightedMix]
     mse_weight: float = 1.0
     l1_weight: float = 0.0
     kl_weight: float = 0.1
@@ -84,7 +90,9 @@ class VAEObjective:
         progress = min(max(step / recipe.schedule.steps, 0.0), 1.0)
         weights = [clip.weight + progress * (clip.final_weight - clip.weight) for clip in recipe.clips]
         shape = rng.choices(recipe.clips, weights=weights)[0]
-        mix = recipe.full_mix if rng.random() < recipe.full_share else recipe.plain_mix
-        scenes = scenes_of(draw_seeds(rng, shape.batch), mix=mix)
+        mixes = rng.choices(recipe.mixes, weights=[kind.weight for kind in recipe.mixes], k=shape.batch)
+        drawn = zip(mixes, draw_seeds(rng, shape.batch), strict=True)
+        scenes = [scene for kind, seed in drawn for scene in scenes_of([seed], mix=kind.mix)]
         device = next(self.model.parameters()).device
-        return to_unit(clips_of(scenes, num_frames=shape.num_frames, size=shape.size)).to(device)
+        clips = crops_of(scenes, num_frames=shape.num_frames, size=shape.size, crop=shape.crop or shape.size)
+        return to_unit(clips).to(device)
