@@ -16,7 +16,7 @@ from rich.console import Console
 
 from aiprod_client.client import AiprodClientError, Client, GeneratedVideo
 from aiprod_client.options import with_settings
-from aiprod_client.server import DEFAULT_PORT, LOOPBACK, ServerError, running_server
+from aiprod_client.server import DEFAULT_PORT, LOOPBACK, ROOT, ServerError, running_server
 from aiprod_client.settings import VideoSettings
 from aiprod_client.terminal import facts_table, plan_table, step_bars, summary, times_table
 from aiprod_components.errors import AiprodError, InvalidRequestError
@@ -36,7 +36,7 @@ err = Console(stderr=True, highlight=False)
 
 Prompt = Annotated[str, typer.Argument(help="What the video shows, in any language.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Weights = Annotated[str | None, typer.Option(help="In this process: a folder of weights, for a family that ships none.")]
+Weights = Annotated[str | None, typer.Option(help="A folder of weights, for a family that ships none; runs in this process.")]
 ServerUrl = Annotated[
     str | None, typer.Option("--server", help=f"Whom to ask, and nobody else. [default: $AIPROD_SERVER, or {DEFAULT_SERVER} if it answers]")
 ]
@@ -78,11 +78,15 @@ def generate(
     """Make a video: on the server if one answers, otherwise in this process."""
     if not output.parent.is_dir():
         raise InvalidRequestError(f"folder {output.parent} does not exist; make it first", field="output")
-    chosen = None if local else _choose(server)
+    if output.is_dir():
+        raise InvalidRequestError(f"{output} is a folder; name a file in it", field="output")
+    if server and (local or weights):
+        raise InvalidRequestError(f"--server excludes {'--local' if local else '--weights'}; leave one out", field="server")
+    chosen = None if local or weights else _choose(server)
     err.print(f"asking {chosen}" if chosen else "running in this process")
     video = _ask(chosen, prompt, settings) if chosen else _run_here(prompt, settings, weights=weights)
     output.write_bytes(video.data)
-    err.print(summary(video, path=str(output)), soft_wrap=True)
+    err.print(summary(video, path=str(output)), soft_wrap=True, markup=False)
     if as_json:
         facts = {name: value for name, value in asdict(video).items() if name != "data"}
         _print_json({"output": str(output), "server": chosen, **facts})
@@ -97,9 +101,10 @@ def plan(prompt: Prompt, as_json: AsJson = False, *, settings: VideoSettings) ->
     from aiprod_components.plan import describe
 
     family = family_of(settings, weights=NO_WEIGHTS)
-    described = describe(request_of(prompt, settings, family=family).plan(family))
+    request = request_of(prompt, settings, family=family)
+    described = describe(request.plan(family))
     if as_json:
-        _print_json(described)
+        _print_json({**described, "seed": request.seed})
     else:
         Console().print(plan_table(described))
 
@@ -107,7 +112,7 @@ def plan(prompt: Prompt, as_json: AsJson = False, *, settings: VideoSettings) ->
 @app.command()
 @told()
 def serve(
-    config: Annotated[Path, typer.Option(help="Replicas, GPUs and autoscaling of every stage.")] = Path("serve_config.yaml"),
+    config: Annotated[Path, typer.Option(help="Replicas, GPUs and autoscaling of every stage.")] = ROOT / "serve_config.yaml",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Instead of the port in the config.")] = None,
 ) -> None:
     """Run the graph on this machine, reachable from this machine alone, until Ctrl-C."""

@@ -3,6 +3,7 @@
 import re
 import time
 from dataclasses import dataclass
+from json import dumps
 from types import TracebackType
 from typing import Any, Self
 
@@ -110,7 +111,9 @@ class Client:
 
     def _send(self, method: str, path: str, *, json: dict[str, Any] | None = None) -> httpx.Response:
         try:
-            answer = self._http.request(method, path, json=json)
+            # Not httpx's encoding, which raises on NaN: the server knows how to refuse it by name.
+            content = None if json is None else dumps(json).encode()
+            answer = self._http.request(method, path, content=content, headers={"content-type": "application/json"})
         except httpx.TimeoutException as error:
             raise AiprodClientError(f"{self.base_url} did not answer in time", code="timeout") from error
         except httpx.HTTPError as error:

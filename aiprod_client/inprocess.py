@@ -9,29 +9,33 @@ from aiprod_client.client import GeneratedVideo, StageTime
 from aiprod_client.settings import VideoSettings
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.families import make_family
+from aiprod_components.families.aiprod import RANDOM
 from aiprod_components.families.base import Family
 from aiprod_components.local import LocalStages, best_device, run_plan
 from aiprod_components.media.pictures import check_picture
-from aiprod_components.pipelines import parse_request
+from aiprod_components.pipelines import choose_pipeline, parse_request
 from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.plan import Plan, Step
 from aiprod_components.stages.base import Progress
 
 DEFAULT_FAMILY = "miniature"
 # A plan reads no weights, so a family that ships none can be planned without naming any.
-NO_WEIGHTS = "random"
-_SIZE = re.compile(r"(\d+)x(\d+)")
+NO_WEIGHTS = RANDOM
+_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+# A request's field -> the setting that says it, where they differ.
+SETTINGS = {"frame_rate": "fps", "image.strength": "image_strength"}
 
 
 def family_of(settings: VideoSettings, *, weights: str | None) -> Family:
-    return make_family((settings.model or DEFAULT_FAMILY).partition("/")[0], weights=weights)
+    return make_family(_model(settings).partition("/")[0], weights=weights)
 
 
 def request_of(prompt: str, settings: VideoSettings, *, family: Family) -> VideoRequest:
     """Raises InvalidRequestError naming the field at fault, its value and the way out."""
     width, height = _sides(settings.size)
+    _, pipeline = choose_pipeline(_model(settings), named=settings.pipeline)
     fields = {
-        "pipeline": settings.pipeline or (settings.model or "").partition("/")[2] or None,
+        "pipeline": pipeline,
         "num_frames": settings.num_frames,
         "width": width,
         "height": height,
@@ -43,7 +47,13 @@ def request_of(prompt: str, settings: VideoSettings, *, family: Family) -> Video
         "image": _first_frame(settings),
     }
     named = {name: value for name, value in fields.items() if value is not None}
-    return parse_request({"prompt": prompt, **named}, family=family)
+    try:
+        return parse_request({"prompt": prompt, **named}, family=family)
+    except InvalidRequestError as error:
+        setting = SETTINGS.get(error.field or "")
+        if setting is None:
+            raise
+        raise InvalidRequestError(setting + error.message.removeprefix(error.field or ""), field=setting) from error
 
 
 def generate(request: VideoRequest, *, plan: Plan, stages: LocalStages, watch: Callable[[Step], Progress]) -> GeneratedVideo:
@@ -66,6 +76,10 @@ def load_stages(family: Family, *, plan: Plan) -> LocalStages:
     for step in plan.steps:
         stages[step.call.stage]
     return stages
+
+
+def _model(settings: VideoSettings) -> str:
+    return DEFAULT_FAMILY if settings.model is None else settings.model
 
 
 def _sides(size: str | None) -> tuple[int | None, int | None]:

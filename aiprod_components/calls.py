@@ -11,7 +11,8 @@ from aiprod_components.plan import Call, Input, Work
 from aiprod_components.values import LatentGrid, Latents, Picture, PromptEmbeds, Video, VideoShape
 
 FLOAT = 4  # bytes of a number in the latents that travel
-EMBED_BYTES_PER_CHARACTER = 256 * FLOAT
+EMBED_BYTES = 256 * FLOAT  # of one token of a prompt
+PIXELS_PER_BYTE = 50  # of an mp4, about
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class EncodePrompt(Call[PromptEmbeds]):
 
     def work(self, grid: LatentGrid) -> Work:
         texts = [self.prompt] if self.negative_prompt is None else [self.prompt, self.negative_prompt]
-        characters = sum(len(text) + 1 for text in texts)
-        return Work(len(texts), characters, characters * EMBED_BYTES_PER_CHARACTER)
+        tokens = sum(len(text.encode()) + 1 for text in texts)  # a byte each at most, and the end of the text
+        return Work(len(texts), tokens, tokens * EMBED_BYTES)
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class DecodeVideo(Call[Video]):
 
     def work(self, grid: LatentGrid) -> Work:
         pixels = self.video.num_frames * self.video.height * self.video.width
-        return Work(1, grid.tokens_of(self.video), pixels // 50)
+        return Work(1, grid.tokens_of(self.video), pixels // PIXELS_PER_BYTE)
 
 
 def _latent_work(grid: LatentGrid, video: VideoShape, *, network_calls: int) -> Work:

@@ -112,12 +112,21 @@ def _map_refs(value: Any, resolve: Callable[[Ref[Any]], object]) -> Any:
 
 
 def describe(plan: Plan) -> dict[str, Any]:
-    """The plan as JSON-ready data, with the work of every step: what `POST /v1/plans` and `aiprod plan` show."""
+    """The plan as JSON-ready data, with the work of every step and of all: what `POST /v1/plans` and `aiprod plan` show.
+
+    In the totals tokens count once per pass through the network.
+    """
+    works = [step.call.work(plan.grid) for step in plan.steps]
     return {
         "family": plan.family,
         "pipeline": plan.pipeline,
         "output": plan.output,
         "steps": [_describe_step(step, grid=plan.grid) for step in plan.steps],
+        "totals": {
+            "network_calls": sum(work.network_calls for work in works),
+            "tokens": sum(work.network_calls * work.tokens for work in works),
+            "output_bytes": sum(work.output_bytes for work in works),
+        },
     }
 
 

@@ -63,7 +63,9 @@ def check_config(path: str | Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(Path(path).read_text())
         ServeDeploySchema.model_validate(config)
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, ValidationError) as error:
         raise ConfigError(f"{path} is not a Ray Serve config: {error}") from error
     if faults := list(_faults(config)):
         raise ConfigError(f"{path}: " + "; ".join(faults))
@@ -79,7 +81,7 @@ def _faults(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _application_faults(application: Mapping[str, Any]) -> Iterator[str]:
-    name = application["name"]
+    name = application.get("name", "default")
     yield from _unknown_keys(application, ServeApplicationSchema, at=name)
     if application["import_path"] not in BUILDERS:
         yield f"{name}.import_path is {application['import_path']!r}; the builders are {', '.join(BUILDERS)}"
@@ -99,16 +101,16 @@ def _application_faults(application: Mapping[str, Any]) -> Iterator[str]:
 def _absent_families(applications: list[dict[str, Any]]) -> Iterator[str]:
     """The API finds a family by the name of its application."""
     by_builder = {kind: [a for a in applications if a["import_path"] == f"deployments.graph:{kind}"] for kind in ("family", "api")}
-    served = {application["name"]: application.get("args") or {} for application in by_builder["family"]}
+    served = {application.get("name", "default"): application.get("args") or {} for application in by_builder["family"]}
     for name, args in served.items():
         if args.get("name") != name:
             yield f"{name}.args.name is {args.get('name')!r}; a family's application bears its name"
         if args.get("name") not in FAMILIES:
             yield f"{name}.args.name is {args.get('name')!r}; the families are {', '.join(FAMILIES)}"
     for application in by_builder["api"]:
-        for offered in (application.get("args") or {}).get("families", []):
+        for offered in (application.get("args") or {}).get("families") or []:
             if offered not in served.values():
-                yield f"{application['name']}.args.families has {offered}, which is no application's args here"
+                yield f"{application.get('name', 'default')}.args.families has {offered}, which is no application's args here"
 
 
 def _unknown_keys(record: Mapping[str, Any], schema: type[BaseModel], *, at: str) -> Iterator[str]:

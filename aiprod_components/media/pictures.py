@@ -25,13 +25,13 @@ def check_picture(data: bytes, *, field: str) -> Picture:
 
 
 def read_picture(picture: Picture, *, height: int, width: int) -> UInt8[Tensor, "1 1 H W 3"]:
-    """Turns the picture upright, crops its middle to the frame's aspect and resizes it (Lanczos)."""
-    image = ImageOps.exif_transpose(_decode(picture.data, field="image")).convert("RGB")
-    fitted = ImageOps.fit(image, (width, height), method=Image.Resampling.LANCZOS)
+    """Turns the picture upright, crops its middle to the frame's aspect and resizes it (Lanczos). What is transparent becomes white."""
+    fitted = ImageOps.fit(_decode(picture.data, field="image"), (width, height), method=Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(fitted))[None, None]
 
 
 def _decode(data: bytes, *, field: str) -> Image.Image:
+    """The picture upright, in RGB."""
     if len(data) > MAX_BYTES:
         raise InvalidMediaError(f"{field} must be at most {MAX_BYTES} bytes, got {len(data)}", field=field)
     try:
@@ -40,16 +40,27 @@ def _decode(data: bytes, *, field: str) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
-            raise InvalidMediaError(
-                f"{field} must be at most {MAX_SIDE} pixels a side and {MAX_PIXELS} in all, got {image.width}x{image.height};"
-                " make it smaller",
-                field=field,
-            )
-        image.load()
+            raise _too_large(field, f"{image.width}x{image.height}")
+        return _as_rgb(ImageOps.exif_transpose(image))
     except InvalidMediaError:
         raise
     except UnidentifiedImageError as error:
         raise InvalidMediaError(f"{field} is not a picture; send one of {', '.join(FORMATS)}", field=field) from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise _too_large(field, "many more") from error
+    except Exception as error:  # Pillow's readers raise whatever they stumble over in a damaged file
         raise InvalidMediaError(f"{field} is a damaged picture ({error}); save it again as PNG or JPEG", field=field) from error
-    return image
+
+
+def _too_large(field: str, size: str) -> InvalidMediaError:
+    limits = f"at most {MAX_SIDE} pixels a side and {MAX_PIXELS} in all"
+    return InvalidMediaError(f"{field} must be {limits}, got {size}; make it smaller", field=field)
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits of gray, which Pillow's own conversion would cut off at 255
+        return Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")

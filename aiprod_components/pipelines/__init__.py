@@ -1,4 +1,4 @@
-"""what the user sent -> the request of the pipeline that it names, or that fits it"""
+"""what the user sent -> the request of the pipeline that it names"""
 
 from typing import Any
 
@@ -29,11 +29,24 @@ def defaults_of(family: Family) -> dict[str, Any]:
     }
 
 
+def choose_pipeline(model: str, *, named: object = None) -> tuple[str, str]:
+    """`FAMILY` or `FAMILY/PIPELINE`, and the pipeline where it is named apart -> the names of both.
+
+    Raises InvalidRequestError when the two contradict each other, UnknownModelError when there is no such pipeline.
+    """
+    family, _, suffix = model.partition("/")
+    pipeline = (suffix or DEFAULT_PIPELINE) if named is None else named
+    if suffix and pipeline != suffix:
+        raise InvalidRequestError(f"model names pipeline {suffix!r} and pipeline says {pipeline!r}; leave one out", field="pipeline")
+    if not isinstance(pipeline, str) or pipeline not in PIPELINES:
+        field = "model" if suffix else "pipeline"
+        raise UnknownModelError(f"pipeline {pipeline!r} is unknown; the pipelines are {', '.join(PIPELINES)}", field=field)
+    return family, pipeline
+
+
 def parse_request(record: dict[str, Any], *, family: Family) -> VideoRequest:
     """Fields by name -> a request. Raises InvalidRequestError naming the first field at fault, its value and the way out."""
-    name = record.get("pipeline", DEFAULT_PIPELINE)
-    if name not in PIPELINES:
-        raise UnknownModelError(f"pipeline {name!r} is unknown; the pipelines are {', '.join(PIPELINES)}", field="pipeline")
+    _, name = choose_pipeline(family.name, named=record.get("pipeline"))
     try:
         return PIPELINES[name].model_validate({**defaults_of(family), **record, "pipeline": name})
     except ValidationError as error:

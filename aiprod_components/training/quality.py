@@ -4,20 +4,23 @@ Every clip is drawn from seeds that training never sees; what a generated clip s
 nothing of the networks.
 """
 
+import io
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, cast
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from aiprod_components.calls import Guidance, Refine, Sampling, Upsample
+from aiprod_components.calls import EncodePrompt, Guidance, Refine, Sampling, Upsample
 from aiprod_components.families.base import Family
 from aiprod_components.local import LocalStages, Silent, run_plan
 from aiprod_components.media.decode import decode_video
@@ -27,7 +30,6 @@ from aiprod_components.miniature.judge import read_clip, score
 from aiprod_components.miniature.world import Scene, SceneMix, sample_scene
 from aiprod_components.models.video_vae import VideoVAE
 from aiprod_components.pipelines import parse_request
-from aiprod_components.stages.text_encoder import EncodePrompt
 from aiprod_components.training.dataset import FIRST_HELD_OUT_SEED, FRAME_RATE, clips_of
 from aiprod_components.values import Latents, Picture
 
@@ -72,7 +74,7 @@ class Examiner:
         reading = read_clip(frames, frame_rate=FRAME_RATE)
         return Sample(caption, scene, frames, score(reading, caption.attributes), reading.refused)
 
-    @property
+    @cached_property
     def vae(self) -> VideoVAE:
         return cast(VideoVAE, self.family.load("vae"))
 
@@ -173,10 +175,6 @@ def image_to_video(examiner: Examiner, *, count: int) -> dict[str, Any]:
 
 
 def _png(pixels: UInt8[Tensor, "H W 3"]) -> bytes:
-    import io
-
-    from PIL import Image
-
     file = io.BytesIO()
     Image.fromarray(pixels.numpy()).save(file, "PNG")
     return file.getvalue()

@@ -32,6 +32,10 @@ SHEETS = 6
 SHEET_FRAMES = 9
 
 
+def _share(count: int, part: int) -> int:
+    return max(count // part, 1)
+
+
 def reconstruct(examiner: Examiner, count: int) -> dict[str, Any]:
     full = SceneMix(two_objects=0.5, patterns=1.0, cameras=0.5)
     return {
@@ -49,19 +53,19 @@ def english(examiner: Examiner, count: int) -> dict[str, Any]:
 
 
 def unseen(examiner: Examiner, count: int) -> dict[str, Any]:
-    return judged(following(examiner, count=count // 2, language="en", pairs="unseen"))
+    return judged(following(examiner, count=_share(count, 2), language="en", pairs="unseen"))
 
 
 def eight_steps(examiner: Examiner, count: int) -> dict[str, Any]:
-    return judged(following(examiner, count=count // 2, language="en", pairs="seen", num_inference_steps=8))
+    return judged(following(examiner, count=_share(count, 2), language="en", pairs="seen", num_inference_steps=8))
 
 
 def one_stage(examiner: Examiner, count: int) -> dict[str, Any]:
-    return judged(following(examiner, count=count // 4, language="en", pairs="seen", pipeline="ti2vid_one_stage"))
+    return judged(following(examiner, count=_share(count, 4), language="en", pairs="seen", pipeline="ti2vid_one_stage"))
 
 
 def languages(examiner: Examiner, count: int) -> dict[str, Any]:
-    return {language: judged(following(examiner, count=max(count // 5, 1), language=language, pairs="seen")) for language in LANGUAGES}
+    return {language: judged(following(examiner, count=_share(count, 5), language=language, pairs="seen")) for language in LANGUAGES}
 
 
 MEASURES: dict[str, Callable[[Examiner, int], dict[str, Any]]] = {
@@ -70,8 +74,8 @@ MEASURES: dict[str, Callable[[Examiner, int], dict[str, Any]]] = {
     "unseen_combinations": unseen,
     "eight_steps": eight_steps,
     "one_stage": one_stage,
-    "refinement": lambda examiner, count: refinement(examiner, count=count // 2),
-    "image_to_video": lambda examiner, count: image_to_video(examiner, count=count // 4),
+    "refinement": lambda examiner, count: refinement(examiner, count=_share(count, 2)),
+    "image_to_video": lambda examiner, count: image_to_video(examiner, count=_share(count, 4)),
     "languages": languages,
 }
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from email.message import EmailMessage
 from typing import Any
 
 from pydantic_core import from_json
@@ -12,7 +13,7 @@ from starlette.types import Message, Receive
 
 from aiprod_components.errors import InvalidRequestError
 
-MAX_BYTES = 25_000_000
+MAX_BYTES = 28_000_000  # the largest picture in base64, and some words
 BRACKETED = re.compile(r"(?P<outer>[^\[\]]+)\[(?P<inner>[^\[\]]+)\]")
 
 
@@ -27,7 +28,9 @@ class Body:
 
 async def read_body(request: Request) -> Body:
     """Raises InvalidRequestError, or HTTPException 413 or 415."""
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    kind, charset = _media_type(request)
+    if charset not in ("utf-8", "us-ascii"):
+        raise HTTPException(415, f"the body must be in UTF-8, got {charset!r}")
     bounded = Request(request.scope, _bounded(request.receive))
     if kind == "application/json":
         return parse_json(await bounded.body())
@@ -35,6 +38,13 @@ async def read_body(request: Request) -> Body:
         async with bounded.form(max_part_size=MAX_BYTES) as form:
             return parse_form([(name, await v.read() if isinstance(v, UploadFile) else v) for name, v in form.multi_items()])
     raise HTTPException(415, f"content-type must be application/json or multipart/form-data, got {kind!r}")
+
+
+def _media_type(request: Request) -> tuple[str, str]:
+    """The body's content type and charset."""
+    header = EmailMessage()
+    header["content-type"] = request.headers.get("content-type") or "none/none"
+    return header.get_content_type(), (header.get_content_charset() or "utf-8").lower().replace("utf8", "utf-8")
 
 
 def parse_json(data: bytes) -> Body:

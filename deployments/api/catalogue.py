@@ -1,6 +1,5 @@
 """families -> what `GET /v1/models` says of them; a plan -> what `POST /v1/plans` says of it"""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -36,12 +35,4 @@ def _describe_pipeline(family: Family, name: str, *, wire: Wire) -> dict[str, An
 
 
 def describe_plan(asked: Asked) -> dict[str, Any]:
-    """The plan with the work of every step and of all: tokens count once per pass through the network."""
-    plan: Mapping[str, Any] = describe(asked.plan)
-    works = [step.call.work(asked.plan.grid) for step in asked.plan.steps]
-    totals = {
-        "network_calls": sum(work.network_calls for work in works),
-        "tokens": sum(work.network_calls * work.tokens for work in works),
-        "output_bytes": sum(work.output_bytes for work in works),
-    }
-    return {**plan, "seed": asked.request.seed, "totals": totals}
+    return {**describe(asked.plan), "seed": asked.request.seed}

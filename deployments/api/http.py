@@ -11,11 +11,12 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import ApplicationStatus
 
 from aiprod_components.families import make_family
+from aiprod_components.pipelines import DEFAULT_PIPELINE
 from deployments.api import errors
 from deployments.api.answers import video_answer
 from deployments.api.body import read_body
 from deployments.api.catalogue import describe_plan, list_models
-from deployments.api.wire import Asked, VideoFields, Wire, wire_names
+from deployments.api.wire import Asked, Wire, wire_model, wire_names
 from deployments.runner import find_stages, run_plan
 from deployments.settings import ApiArgs
 
@@ -23,7 +24,9 @@ from deployments.settings import ApiArgs
 api = FastAPI(title="AIPROD", telemetry={"tracing": False}, docs_url="/docs")
 errors.install(api)
 
-_SCHEMA = {**VideoFields.model_json_schema(), "additionalProperties": True, "description": "A pipeline's further fields: GET /v1/models."}
+# The document is made before it is known what is served: it shows one family's defaults.
+_SHOWN = wire_model(make_family("miniature"), DEFAULT_PIPELINE).model_json_schema()
+_SCHEMA = {**_SHOWN, "additionalProperties": True, "description": "Every family's defaults and every pipeline's fields: GET /v1/models."}
 _KINDS = ("multipart/form-data", "application/json")
 BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {kind: {"schema": _SCHEMA} for kind in _KINDS}}}
 

@@ -1,11 +1,10 @@
 """fields as the client named them -> a family, a pipeline's request and its plan; errors in the client's names
 
 OpenAI's shape says `seconds`, `size`, `input_reference` and `fps` where a pipeline says num_frames, height and width, image and
-frame_rate. Everything else is a pipeline's field under its own name, so that a new pipeline needs nothing here.
+frame_rate. Everything else is a pipeline's field under its own name: a new pipeline's numbers and texts need nothing here.
 """
 
 import base64
-import binascii
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from pydantic.fields import FieldInfo
 from aiprod_components.errors import AiprodError, InvalidRequestError, UnknownModelError
 from aiprod_components.families.base import Family
 from aiprod_components.media.pictures import check_picture
-from aiprod_components.pipelines import DEFAULT_PIPELINE, PIPELINES, defaults_of, explain, parse_request
+from aiprod_components.pipelines import PIPELINES, choose_pipeline, defaults_of, explain, parse_request
 from aiprod_components.pipelines.base import FirstFrame, VideoRequest
 from aiprod_components.plan import Plan
 from deployments.api.body import Body
@@ -139,17 +138,11 @@ class Wire:
             return Asked(family, request, request.plan(family))
 
     def _choose(self, fields: Mapping[str, Any]) -> tuple[Family, str]:
-        model = fields.get("model", next(iter(self.families)))
-        name, _, suffix = str(model).partition("/")
+        model = str(fields.get("model", next(iter(self.families))))
+        name, pipeline = choose_pipeline(model, named=fields.get("pipeline"))
         if name not in self.families:
             raise UnknownModelError(f"model {model!r} is not served here; there is {', '.join(self.families)}", field="model")
-        asked = fields.get("pipeline", suffix or DEFAULT_PIPELINE)
-        if suffix and asked != suffix:
-            raise InvalidRequestError(f"model names pipeline {suffix!r} and pipeline says {asked!r}; leave one out", field="pipeline")
-        if not isinstance(asked, str) or asked not in PIPELINES:
-            field = "model" if suffix else "pipeline"
-            raise UnknownModelError(f"pipeline {asked!r} is unknown; the pipelines are {', '.join(PIPELINES)}", field=field)
-        return self.families[name], asked
+        return self.families[name], pipeline
 
     def _validated(self, body: Body, key: tuple[str, str]) -> VideoFields:
         model = self.models[key]
@@ -199,6 +192,6 @@ def _picture(fields: VideoFields, body: Body) -> bytes | None:
         return body.files.get("input_reference")
     try:
         return base64.b64decode(fields.input_reference.image_url.partition(",")[2], validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         field = "input_reference.image_url"
         raise InvalidRequestError(f"{field} is not base64 ({error}); encode the file's bytes again", field=field) from error

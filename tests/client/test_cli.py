@@ -91,7 +91,8 @@ def test_doctor_says_what_is_there() -> None:
     report = json.loads(run("doctor", "--json").stdout)
     assert report["versions"]["torch"]
     assert report["libx264"] is True
-    assert (report["device"], report["attention"]) != ("", "")
+    assert report["device"]
+    assert report["attention"]
     assert set(report["weights"]["miniature"]) == {"text_encoder", "vae", "denoiser", "upsampler", "refiner"}
     assert report["weights"]["aiprod"] == {}
 
@@ -162,6 +163,28 @@ def test_a_server_that_is_named_must_be_ready(server: StandIn, tmp_path: Path) -
 def test_an_output_folder_that_is_missing_is_found_before_the_work(tmp_path: Path) -> None:
     result = run("generate", "a red ball", "-o", str(tmp_path / "missing" / "out.mp4"))
     assert refused(result, code=2) == f"folder {tmp_path / 'missing'} does not exist; make it first"
+
+
+def test_an_output_that_is_a_folder_is_found_before_the_work(tmp_path: Path) -> None:
+    assert refused(run("generate", "a red ball", "-o", str(tmp_path)), code=2) == f"{tmp_path} is a folder; name a file in it"
+
+
+def test_a_server_is_asked_with_its_own_weights_only(tmp_path: Path) -> None:
+    arguments = ("generate", "a red ball", "-o", str(tmp_path / "out.mp4"), "--server", NOBODY)
+    assert refused(run(*arguments, "--local"), code=2) == "--server excludes --local; leave one out"
+    assert refused(run(*arguments, "--weights", str(tmp_path)), code=2) == "--server excludes --weights; leave one out"
+
+
+def test_named_weights_are_not_asked_of_a_server(server: StandIn, tmp_path: Path) -> None:
+    arguments = ["generate", "a red ball", "-o", str(tmp_path / "out.mp4"), "--weights", str(tmp_path)]
+    result = CliRunner().invoke(app, arguments, env={"AIPROD_SERVER": server.url, "COLUMNS": "200"})
+    assert refused(result, code=1).startswith(f"{tmp_path / 'text_encoder.safetensors'} does not exist")
+
+
+def test_what_is_no_number_is_the_server_s_to_refuse(server: StandIn, tmp_path: Path) -> None:
+    server.answers["POST /v1/videos/sync"] = problem(400, "guidance_scale must be finite", code="invalid_request", param="guidance_scale")
+    result = run("generate", "a red ball", "-o", str(tmp_path / "out.mp4"), "--server", server.url, "--guidance-scale", "nan")
+    assert refused(result, code=2) == "guidance_scale must be finite"
 
 
 def test_a_family_without_weights_says_how_to_name_them(tmp_path: Path) -> None:

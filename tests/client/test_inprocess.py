@@ -7,6 +7,7 @@ import pytest
 from aiprod_client import VideoSettings, inprocess
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.families import make_family
+from aiprod_components.plan import Plan
 from deployments.api.body import parse_json
 from deployments.api.wire import Wire
 
@@ -42,11 +43,44 @@ def test_the_same_picture_is_the_same_request(png: bytes, strength: float | None
 
 @pytest.mark.parametrize(
     "settings",
-    [VideoSettings(num_frames=30), VideoSettings(size="big"), VideoSettings(pipeline="magic"), VideoSettings(image=b"not a picture")],
-    ids=["num_frames", "size", "pipeline", "image"],
+    [
+        VideoSettings(num_frames=30),
+        VideoSettings(size="big"),
+        VideoSettings(size="9" * 5000 + "x64"),
+        VideoSettings(fps=1000.0),
+        VideoSettings(guidance_scale=float("nan")),
+        VideoSettings(pipeline="magic"),
+        VideoSettings(model=""),
+        VideoSettings(model="miniature/ti2vid_one_stage", pipeline="ti2vid_two_stages"),
+        VideoSettings(image_strength=0.5),
+    ],
+    ids=lambda settings: ",".join(settings.body("")),
 )
-def test_what_the_server_refuses_this_process_refuses(settings: VideoSettings) -> None:
-    with pytest.raises(InvalidRequestError):
-        inprocess.request_of("a red ball", settings, family=FAMILY).plan(FAMILY)
-    with pytest.raises(InvalidRequestError):
+def test_what_the_server_refuses_this_process_refuses_by_the_same_name(settings: VideoSettings) -> None:
+    def plan_here() -> Plan:
+        family = inprocess.family_of(settings, weights=None)
+        return inprocess.request_of("a red ball", settings, family=family).plan(family)
+
+    with pytest.raises(InvalidRequestError) as here:
+        plan_here()
+    with pytest.raises(InvalidRequestError) as there:
+        WIRE.read(parse_json(json.dumps(settings.body("a red ball")).encode()))
+    assert here.value.field == there.value.field
+
+
+@pytest.mark.parametrize("strength", [0.0, 2.0])
+def test_a_strength_out_of_range_is_named_as_it_was_given(png: bytes, strength: float) -> None:
+    settings = VideoSettings(image=png, image_strength=strength)
+    with pytest.raises(InvalidRequestError, match=r"^image_strength: ") as here:
+        inprocess.request_of("a red ball", settings, family=FAMILY)
+    with pytest.raises(InvalidRequestError, match=r"^image_strength: ") as there:
+        WIRE.read(parse_json(json.dumps(settings.body("a red ball")).encode()))
+    assert here.value.field == there.value.field == "image_strength"
+
+
+def test_what_is_not_a_picture_is_refused_here_and_there() -> None:
+    settings = VideoSettings(image=b"not a picture")
+    with pytest.raises(InvalidRequestError, match=r"^image is not a picture"):
+        inprocess.request_of("a red ball", settings, family=FAMILY)
+    with pytest.raises(InvalidRequestError, match=r"^input_reference is not a picture"):
         WIRE.read(parse_json(json.dumps(settings.body("a red ball")).encode()))

@@ -1,7 +1,6 @@
 """serve_config.yaml, at another port and with a second denoiser -> a cluster of this session's own"""
 
 import os
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
+
+from aiprod_client.server import free_port
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "serve_config.yaml"
@@ -46,7 +47,7 @@ def graph() -> Iterator[Graph]:
     with pytest.MonkeyPatch.context() as environment, tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
         for name, value in ENVIRONMENT.items():
             environment.setenv(name, value)
-        config = _test_config(port=_free_port())
+        config = _test_config(port=free_port())
         options: Any = {"_node_ip_address": "127.0.0.1", "_temp_dir": folder, "namespace": "serve", "log_to_driver": False}
         ray.init(address="local", num_cpus=3, include_dashboard=False, object_store_memory=800_000_000, **options)
         try:
@@ -95,9 +96,3 @@ def _wait_until_ready(url: str) -> None:
             last = repr(error)
         time.sleep(0.5)
     raise TimeoutError(f"the graph was not ready after {PATIENCE:.0f} s: {last}")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

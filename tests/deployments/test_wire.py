@@ -108,6 +108,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "an address": ({"input_reference": {"image_url": "https://example.org/a.png"}}, "input_reference.image_url", "no address is fetched"),
     "a stored file": ({"input_reference": {"file_id": "f", "image_url": data_url(b"")}}, "input_reference.file_id", "leave it out"),
     "broken base64": ({"input_reference": {"image_url": "data:image/png;base64,#"}}, "input_reference.image_url", "not base64"),
+    "base64 in another script": ({"input_reference": {"image_url": "data:image/png;base64,é"}}, "input_reference.image_url", "not base64"),
     "strength without a picture": ({"image_strength": 0.5}, "image_strength", "send input_reference too"),
     "two pipelines": ({"model": "miniature/ti2vid_one_stage", "pipeline": "ti2vid_two_stages"}, "pipeline", "leave one out"),
 }

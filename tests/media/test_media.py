@@ -3,6 +3,7 @@
 import io
 
 import av
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +19,12 @@ from aiprod_components.values import Frames, Picture
 def png(image: Image.Image, format: str = "PNG") -> bytes:
     file = io.BytesIO()
     image.save(file, format)
+    return file.getvalue()
+
+
+def with_exif(exif: bytes) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "PNG", exif=exif)
     return file.getvalue()
 
 
@@ -75,12 +82,31 @@ def test_a_picture_is_turned_as_its_camera_held_it():
 
 
 @pytest.mark.parametrize(
+    ("image", "shown"),
+    [
+        (Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)), (156, 156, 156)),
+        (Image.new("RGBA", (8, 8), (200, 0, 0, 0)), (255, 255, 255)),
+        (Image.new("LA", (8, 8), (80, 255)), (80, 80, 80)),
+        (Image.new("CMYK", (8, 8), (0, 255, 255, 0)), (255, 0, 0)),
+    ],
+    ids=["16 bits", "transparent", "gray with alpha", "four inks"],
+)
+def test_every_kind_of_pixel_becomes_the_colour_that_is_seen(image: Image.Image, shown: tuple[int, int, int]):
+    data = png(image, "JPEG" if image.mode == "CMYK" else "PNG")
+    pixel = read_picture(check_picture(data, field="image"), height=8, width=8)[0, 0, 4, 4]
+    assert (pixel.int() - torch.tensor(shown)).abs().max() <= 2
+
+
+@pytest.mark.parametrize(
     ("data", "way_out"),
     [
         (b"", "is not a picture; send one of PNG"),
         (b"just some text", "is not a picture; send one of PNG"),
         (png(Image.effect_noise((64, 64), 50))[:-300], "damaged"),
         (png(Image.new("L", (30_000, 10))), "at most 8192 pixels a side"),
+        (png(Image.new("L", (16_000, 16_000))), "make it smaller"),
+        (with_exif(b"garbage!!"), "damaged"),
+        (with_exif(b"II*\0"), "damaged"),
         (b"GIF89a" + png(Image.new("L", (8, 8)), "GIF")[6:], "is not a picture; send one of PNG"),
     ],
 )

@@ -95,7 +95,7 @@ def test_every_component_has_a_recipe():
 
 
 def test_the_quality_page_shows_what_was_measured():
-    figures = {"reconstruction": {"128x128 plain": {"clips": 3, "ssim": 0.9712, "psnr": 31.5}}}
+    figures = {"reconstruction": {"128x128 plain": {"clips": 3, "ssim": 0.9712, "psnr": 31.5, "attributes_right": 0.97}}}
     page = render_page(figures, sheets=2)
     assert "| 128x128 plain | 3 | 0.9712 | 31.50 dB |" in page
     assert "quality/sheet_2.png" in page
