@@ -1,6 +1,6 @@
 """one request over HTTP and in this process, tensors from stage to stage, the time to get ready -> results/graph_overhead.json
 
-python -m benchmarks.graph_overhead [--num-frames 5 --size 64x64 --steps 2 --repeats 1 --megabytes 1]
+python -m benchmarks.graph_overhead [--num-frames 5 --size 64x64 --steps 2 3 --repeats 1 --megabytes 1]
 """
 
 import argparse
@@ -10,7 +10,6 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -41,8 +40,7 @@ RESULT = Path(__file__).parent / "results" / "graph_overhead.json"
 
 def main() -> None:
     options = _options()
-    fields = {"prompt": "a red ball rolls to the right", "seed": 3, "size": options.size}
-    fields |= {"num_frames": options.num_frames, "num_inference_steps": options.steps}
+    fields = {"prompt": "a red ball moves right", "seed": 3, "size": options.size, "num_frames": options.num_frames}
     result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
@@ -50,20 +48,23 @@ def main() -> None:
         "hardware": {"cpu": _cpu_model(), "cores": os.cpu_count(), "usable_cores": len(os.sched_getaffinity(0))},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in ("ray", "torch", "fastapi")}},
         "repeats": options.repeats,
-        "request": fields,
-        **_measure_request(fields, repeats=options.repeats, patience=options.patience),
+        **_measure_requests(
+            [{**fields, "num_inference_steps": s} for s in options.steps], repeats=options.repeats, patience=options.patience
+        ),
         "hops": _measure_hops(options.megabytes, repeats=options.repeats),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")
-    sys.stdout.write(f"{options.out}: over HTTP {result['http_over_in_process']:.3f} times in process\n")
+    for request in result["requests"]:
+        seconds, ratio = request["http_seconds"], request["http_over_in_process"]
+        print(f"{request['fields']['num_inference_steps']} steps: {seconds:.2f} s over HTTP, {ratio:.3f} times in process")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-frames", type=int, default=33)
     parser.add_argument("--size", default="128x128")
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, nargs="+", default=[30, 8])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[1, 16, 128])
     parser.add_argument("--patience", type=float, default=600.0, help="seconds for the graph to get ready")
@@ -71,20 +72,36 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measure_request(fields: dict[str, Any], *, repeats: int, patience: float) -> dict[str, Any]:
-    """The default two-stage request, warm, over HTTP and in this process, with the threads that the config gives every stage."""
+def _measure_requests(requests: list[dict[str, Any]], *, repeats: int, patience: float) -> dict[str, Any]:
+    """Guided two-stage requests, warm, over HTTP and in this process, with the threads that the config gives every stage."""
     config = check_config(CONFIG)
     (threads,) = {d["user_config"]["threads"] for app in config["applications"] for d in app["deployments"] if "user_config" in d}
     torch.set_num_threads(threads)
-    family = make_family("miniature")
-    plan = Wire({"miniature": family}).read(Body(fields, json=json.dumps(fields).encode())).plan
-    stages = LocalStages(family, device=best_device())
-    in_process, video = _median(lambda: run_here(plan, stages=stages), repeats=repeats)
+    here = [_measure_here(fields, repeats=repeats) for fields in requests]
     with running_server(CONFIG, port=free_port(), patience=patience) as server, httpx.Client(timeout=None, trust_env=False) as client:
-        over_http, answer = _median(lambda: client.post(f"{server.url}/v1/videos/sync", json=fields).raise_for_status(), repeats=repeats)
+        there = [_measure_http(client, f"{server.url}/v1/videos/sync", fields, repeats=repeats) for fields in requests]
     return {
         "threads": threads,
         "seconds_to_ready": server.seconds_to_ready,
+        "requests": [_compare(*measured) for measured in zip(requests, here, there, strict=True)],
+    }
+
+
+def _measure_here(fields: dict[str, Any], *, repeats: int) -> tuple[float, Any]:
+    family = make_family("miniature")
+    plan = Wire({"miniature": family}).read(Body(fields, json=json.dumps(fields).encode())).plan
+    stages = LocalStages(family, device=best_device())
+    return _median(lambda: run_here(plan, stages=stages), repeats=repeats)
+
+
+def _measure_http(client: httpx.Client, url: str, fields: dict[str, Any], *, repeats: int) -> tuple[float, Any]:
+    return _median(lambda: client.post(url, json=fields).raise_for_status(), repeats=repeats)
+
+
+def _compare(fields: dict[str, Any], here: tuple[float, Any], there: tuple[float, Any]) -> dict[str, Any]:
+    (in_process, video), (over_http, answer) = here, there
+    return {
+        "fields": fields,
         "in_process_seconds": in_process,
         "http_seconds": over_http,
         "http_over_in_process": over_http / in_process,

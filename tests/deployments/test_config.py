@@ -59,6 +59,8 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a misspelt argument": (lambda c: c["applications"][0].update(args={"name": "miniature", "wights": "x"}), "miniature.args.wights"),
     "an unknown family": (lambda c: c["applications"][0].update(args={"name": "mini"}), "miniature.args.name is 'mini'"),
     "an API without its family": (lambda c: c["applications"][1].update(args={"families": [{"name": "ltx"}]}), "no application's args"),
+    "an application without a name": (lambda c: c["applications"][0].pop("name"), "a family's application bears its name"),
+    "no families": (lambda c: c["applications"][1].update(args={"families": None}), "api.args.families"),
     "no applications": (lambda c: c.pop("applications"), "is not a Ray Serve config"),
 }
 
@@ -76,6 +78,7 @@ def test_a_mistake_that_serve_would_pass_over_is_named(mistake: str, tmp_path: P
 
 def test_a_file_that_is_no_config_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("applications: [")
-    for path in (tmp_path / "config.yaml", tmp_path / "absent.yaml"):
-        with pytest.raises(ConfigError, match="is not a Ray Serve config"):
-            check_config(path)
+    with pytest.raises(ConfigError, match="is not a Ray Serve config"):
+        check_config(tmp_path / "config.yaml")
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        check_config(tmp_path / "absent.yaml")

@@ -1,6 +1,7 @@
 """Every family builds, at the size that the documents give."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -71,3 +72,18 @@ def test_aiprod_never_serves_random_weights_by_accident():
 def test_a_missing_weights_folder_names_the_file_and_the_way_out(tmp_path):
     with pytest.raises(CheckpointError, match=r"vae\.safetensors does not exist; train it"):
         make_family("miniature", weights=str(tmp_path)).load("vae")
+
+
+def test_weights_that_are_cut_or_of_another_model_name_the_file(tmp_path):
+    folder = tmp_path / "weights"
+    shutil.copytree(make_family("miniature").weights, folder)
+    whole = (folder / "upsampler.safetensors").read_bytes()
+    (folder / "upsampler.safetensors").write_bytes(whole[:-1000])
+    with pytest.raises(CheckpointError, match=r"upsampler\.safetensors is not a whole safetensors file .* copy it again"):
+        make_family("miniature", weights=str(folder)).load("upsampler")
+    shutil.copy(folder / "upsampler.json", folder / "vae.json")
+    with pytest.raises(CheckpointError, match=r"vae\.json describes a LatentUpsampler, not a VideoVAE"):
+        make_family("miniature", weights=str(folder)).load("vae")
+    (folder / "denoiser.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"denoiser\.json is not a description of a HybridBackbone"):
+        make_family("miniature", weights=str(folder)).load("denoiser")
