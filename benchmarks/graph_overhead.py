@@ -10,6 +10,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -41,6 +42,7 @@ RESULT = Path(__file__).parent / "results" / "graph_overhead.json"
 def main() -> None:
     options = _options()
     fields = {"prompt": "a red ball moves right", "seed": 3, "size": options.size, "num_frames": options.num_frames}
+    requests = [{**fields, "num_inference_steps": steps} for steps in options.steps]
     result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
@@ -48,16 +50,15 @@ def main() -> None:
         "hardware": {"cpu": _cpu_model(), "cores": os.cpu_count(), "usable_cores": len(os.sched_getaffinity(0))},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in ("ray", "torch", "fastapi")}},
         "repeats": options.repeats,
-        **_measure_requests(
-            [{**fields, "num_inference_steps": s} for s in options.steps], repeats=options.repeats, patience=options.patience
-        ),
+        **_measure_requests(requests, repeats=options.repeats, patience=options.patience),
         "hops": _measure_hops(options.megabytes, repeats=options.repeats),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")
     for request in result["requests"]:
         seconds, ratio = request["http_seconds"], request["http_over_in_process"]
-        print(f"{request['fields']['num_inference_steps']} steps: {seconds:.2f} s over HTTP, {ratio:.3f} times in process")
+        steps = request["fields"]["num_inference_steps"]
+        sys.stdout.write(f"{steps} steps: {seconds:.2f} s over HTTP, {ratio:.3f} times in process\n")
 
 
 def _options() -> argparse.Namespace:
