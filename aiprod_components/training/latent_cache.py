@@ -1,5 +1,6 @@
 """seeds -> scenes -> clips -> VAE latents, made once and kept in a file"""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,21 +32,45 @@ class LatentCache:
         return scenes_of(rows, mix=self.mix)
 
 
-def open_cache(folder: Path, *, weights: Path, count: int, num_frames: int, size: int, mix: SceneMix, device: str) -> LatentCache:
-    """Reads the cache from `folder`, or renders and encodes it with the VAE in `weights`."""
-    file = folder / f"latents_{size}x{num_frames}x{count}.safetensors"
+@dataclass(frozen=True)
+class ClipSet:
+    """`count` square clips; clip k is drawn from seed k."""
+
+    size: int
+    num_frames: int
+    count: int
+    mix: SceneMix
+
+
+def open_cache(folder: Path, clips: ClipSet, *, weights: Path, device: str) -> LatentCache:
+    """Reads the cache from `folder`, or renders and encodes it with the VAE in `weights`.
+
+    Its name has a digest of the encoder and the mix, so other latents are another file. A change of the world's code is not seen:
+    delete the folder then.
+    """
+    file = folder / f"latents_{clips.size}x{clips.num_frames}x{clips.count}_{_digest(weights / 'vae.safetensors', clips.mix)}.safetensors"
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         vae = load_model(VideoVAE, VideoVAEConfig, weights / "vae").to(device).to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]  # missing in torch's stubs
-        chunks = [
-            _encode(vae, list(range(start, min(start + CHUNK, count))), num_frames=num_frames, size=size, mix=mix, device=device)
-            for start in range(0, count, CHUNK)
-        ]
-        save_file({"latents": torch.cat(chunks)}, file)
-    return LatentCache(load_file(file)["latents"], mix)
+        starts = range(0, clips.count, CHUNK)
+        chunks = [_encode(vae, list(range(start, min(start + CHUNK, clips.count))), clips=clips, device=device) for start in starts]
+        partial = file.with_suffix(".partial")  # an interrupted run leaves nothing that looks whole
+        save_file({"latents": torch.cat(chunks)}, partial)
+        partial.replace(file)
+    return LatentCache(load_file(file)["latents"], clips.mix)
 
 
-def _encode(vae: VideoVAE, seeds: list[int], *, num_frames: int, size: int, mix: SceneMix, device: str) -> Tensor:
-    frames = to_unit(clips_of(scenes_of(seeds, mix=mix), num_frames=num_frames, size=size)).to(device)
+def _digest(vae: Path, mix: SceneMix) -> str:
+    """Of all that latents depend on: the encoder, the channels' statistics and the scenes."""
+    digest = hashlib.sha256(repr(mix).encode())
+    for name, tensor in sorted(load_file(vae).items()):
+        if not name.startswith("decoder."):
+            digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _encode(vae: VideoVAE, seeds: list[int], *, clips: ClipSet, device: str) -> Tensor:
+    scenes = scenes_of(seeds, mix=clips.mix)
+    frames = to_unit(clips_of(scenes, num_frames=clips.num_frames, size=clips.size)).to(device)
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
         return vae.encode(frames).half().cpu().contiguous()

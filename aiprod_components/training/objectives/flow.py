@@ -29,7 +29,7 @@ from aiprod_components.models.text_encoder import TextEncoder, TextEncoderConfig
 from aiprod_components.models.upsampler import LatentUpsampler, UpsamplerConfig
 from aiprod_components.training.config import BaseRecipe, Strict
 from aiprod_components.training.dataset import FRAME_RATE, step_rng
-from aiprod_components.training.latent_cache import LatentCache, open_cache
+from aiprod_components.training.latent_cache import ClipSet, LatentCache, open_cache
 from aiprod_components.values import LatentGrid, VideoShape
 
 
@@ -89,7 +89,7 @@ class _DraftMaker:
         self.blur, self.device = drafts.blur, torch.device(recipe.device)
         self.upsampler = load_model(LatentUpsampler, UpsamplerConfig, weights / "upsampler").to(self.device)
         self.caches = {
-            clips.size: _open(recipe, size=clips.size // 2, num_frames=clips.num_frames, count=drafts.count, weights=weights)
+            clips.size: _open(recipe, ClipSet(clips.size // 2, clips.num_frames, drafts.count, recipe.mix), weights=weights)
             for clips in recipe.clips
         }
 
@@ -112,7 +112,7 @@ class FlowObjective:
         self.text = load_model(TextEncoder, TextEncoderConfig, output / "text_encoder").to(self.device)
         self.tokenize = make_tokenizer(self.text.config)
         self.caches = {
-            (clips.size, clips.num_frames): _open(recipe, size=clips.size, num_frames=clips.num_frames, count=clips.count, weights=output)
+            (clips.size, clips.num_frames): _open(recipe, ClipSet(clips.size, clips.num_frames, clips.count, recipe.mix), weights=output)
             for clips in recipe.clips
         }
         self.drafts = None if recipe.drafts is None else _DraftMaker(recipe, recipe.drafts, weights=output)
@@ -189,7 +189,5 @@ def _tokens(latents: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B N C"]:
     return rearrange(latents, "b c t h w -> b (t h w) c")
 
 
-def _open(recipe: FlowRecipe, *, size: int, num_frames: int, count: int, weights: Path) -> LatentCache:
-    return open_cache(
-        Path(recipe.cache), weights=weights, count=count, num_frames=num_frames, size=size, mix=recipe.mix, device=recipe.device
-    )
+def _open(recipe: FlowRecipe, clips: ClipSet, *, weights: Path) -> LatentCache:
+    return open_cache(Path(recipe.cache), clips, weights=weights, device=recipe.device)

@@ -13,7 +13,7 @@ from aiprod_components.models.checkpoint import save_model
 from aiprod_components.models.upsampler import LatentUpsampler, UpsamplerConfig
 from aiprod_components.training.config import BaseRecipe
 from aiprod_components.training.dataset import step_rng
-from aiprod_components.training.latent_cache import open_cache
+from aiprod_components.training.latent_cache import ClipSet, open_cache
 
 
 class UpsamplerRecipe(BaseRecipe):
@@ -35,19 +35,9 @@ class UpsamplerObjective:
         torch.set_num_threads(recipe.threads)
         torch.manual_seed(recipe.seed)
         self.model = LatentUpsampler(recipe.model)
-        sizes = ((recipe.half_size, recipe.half_count), (2 * recipe.half_size, recipe.full_count))
-        self.half, self.full = (
-            open_cache(
-                Path(recipe.cache),
-                weights=output,
-                count=count,
-                num_frames=recipe.num_frames,
-                size=size,
-                mix=recipe.mix,
-                device=recipe.device,
-            )
-            for size, count in sizes
-        )
+        half = ClipSet(recipe.half_size, recipe.num_frames, recipe.half_count, recipe.mix)
+        full = ClipSet(2 * recipe.half_size, recipe.num_frames, recipe.full_count, recipe.mix)
+        self.half, self.full = (open_cache(Path(recipe.cache), c, weights=output, device=recipe.device) for c in (half, full))
 
     def loss(self, step: int) -> dict[str, Tensor]:
         rng = step_rng(self.recipe.seed, step)
