@@ -43,7 +43,7 @@ def main() -> None:
     options = _options()
     fields = {"prompt": "a red ball moves right", "seed": 3, "size": options.size, "num_frames": options.num_frames}
     requests = [{**fields, "num_inference_steps": steps} for steps in options.steps]
-    result = {
+    result: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(_git("status", "--porcelain")),

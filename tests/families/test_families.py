@@ -9,6 +9,7 @@ import torch
 from aiprod_components.errors import CheckpointError, UnknownModelError
 from aiprod_components.families import FAMILIES, make_family
 from aiprod_components.families.aiprod import BACKBONE
+from aiprod_components.families.miniature import SHIPPED_WEIGHTS
 from aiprod_components.models.backbone import BackboneConfig, HybridBackbone
 
 
@@ -76,7 +77,7 @@ def test_a_missing_weights_folder_names_the_file_and_the_way_out(tmp_path):
 
 def test_weights_that_are_cut_or_of_another_model_name_the_file(tmp_path):
     folder = tmp_path / "weights"
-    shutil.copytree(make_family("miniature").weights, folder)
+    shutil.copytree(SHIPPED_WEIGHTS, folder)
     whole = (folder / "upsampler.safetensors").read_bytes()
     (folder / "upsampler.safetensors").write_bytes(whole[:-1000])
     with pytest.raises(CheckpointError, match=r"upsampler\.safetensors is not a whole safetensors file .* copy it again"):

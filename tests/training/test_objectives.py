@@ -77,6 +77,7 @@ def test_a_refiner_learns_from_where_a_draft_is_noised_to(weights: Path, tmp_pat
     batch = objective._batch(random.Random(0))
     first = objective._first_sigmas(3, torch.Generator().manual_seed(0))
     noise = objective._noise(batch, torch.Generator().manual_seed(1), first=first)
+    assert objective.drafts is not None
     half = objective.drafts.caches[32].latents[batch.rows].float()
     draft = make_miniature(weights=str(weights)).load("upsampler")(half)
     plain = torch.randn(noise.shape, generator=torch.Generator().manual_seed(1))
