@@ -112,8 +112,8 @@ class Client:
     def _send(self, method: str, path: str, *, json: dict[str, Any] | None = None) -> httpx.Response:
         try:
             # Not httpx's encoding, which raises on NaN: the server knows how to refuse it by name.
-            content = None if json is None else dumps(json).encode()
-            answer = self._http.request(method, path, content=content, headers={"content-type": "application/json"})
+            body: dict[str, Any] = {} if json is None else {"content": dumps(json), "headers": {"content-type": "application/json"}}
+            answer = self._http.request(method, path, **body)
         except httpx.TimeoutException as error:
             raise AiprodClientError(f"{self.base_url} did not answer in time", code="timeout") from error
         except httpx.HTTPError as error:

@@ -50,10 +50,10 @@ def request_of(prompt: str, settings: VideoSettings, *, family: Family) -> Video
     try:
         return parse_request({"prompt": prompt, **named}, family=family)
     except InvalidRequestError as error:
-        setting = SETTINGS.get(error.field or "")
-        if setting is None:
+        if error.field not in SETTINGS:
             raise
-        raise InvalidRequestError(setting + error.message.removeprefix(error.field or ""), field=setting) from error
+        setting = SETTINGS[error.field]
+        raise InvalidRequestError(setting + error.message.removeprefix(error.field), field=setting) from error
 
 
 def generate(request: VideoRequest, *, plan: Plan, stages: LocalStages, watch: Callable[[Step], Progress]) -> GeneratedVideo:

@@ -121,7 +121,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "family": plan.family,
         "pipeline": plan.pipeline,
         "output": plan.output,
-        "steps": [_describe_step(step, grid=plan.grid) for step in plan.steps],
+        "steps": [_describe_step(step, work=work) for step, work in zip(plan.steps, works, strict=True)],
         "totals": {
             "network_calls": sum(work.network_calls for work in works),
             "tokens": sum(work.network_calls * work.tokens for work in works),
@@ -130,8 +130,7 @@ def describe(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _describe_step(step: Step, *, grid: LatentGrid) -> dict[str, Any]:
-    work = step.call.work(grid)
+def _describe_step(step: Step, *, work: Work) -> dict[str, Any]:
     return {
         "name": step.name,
         "stage": step.call.stage,

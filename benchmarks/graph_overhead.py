@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,10 @@ def _measure_requests(requests: list[dict[str, Any]], *, repeats: int, patience:
     config = check_config(CONFIG)
     (threads,) = {d["user_config"]["threads"] for app in config["applications"] for d in app["deployments"] if "user_config" in d}
     torch.set_num_threads(threads)
-    here = [_measure_here(fields, repeats=repeats) for fields in requests]
+    family = make_family("miniature")
+    wire, stages = Wire({family.name: family}), LocalStages(family, device=best_device())
+    plans = [wire.read(Body(fields, json=json.dumps(fields).encode())).plan for fields in requests]
+    here = [_median(partial(run_here, plan, stages=stages), repeats=repeats) for plan in plans]
     with running_server(CONFIG, port=free_port(), patience=patience) as server, httpx.Client(timeout=None, trust_env=False) as client:
         there = [_measure_http(client, f"{server.url}/v1/videos/sync", fields, repeats=repeats) for fields in requests]
     return {
@@ -86,13 +90,6 @@ def _measure_requests(requests: list[dict[str, Any]], *, repeats: int, patience:
         "seconds_to_ready": server.seconds_to_ready,
         "requests": [_compare(*measured) for measured in zip(requests, here, there, strict=True)],
     }
-
-
-def _measure_here(fields: dict[str, Any], *, repeats: int) -> tuple[float, Any]:
-    family = make_family("miniature")
-    plan = Wire({"miniature": family}).read(Body(fields, json=json.dumps(fields).encode())).plan
-    stages = LocalStages(family, device=best_device())
-    return _median(lambda: run_here(plan, stages=stages), repeats=repeats)
 
 
 def _measure_http(client: httpx.Client, url: str, fields: dict[str, Any], *, repeats: int) -> tuple[float, Any]:

@@ -81,7 +81,7 @@ def _faults(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _application_faults(application: Mapping[str, Any]) -> Iterator[str]:
-    name = application.get("name", "default")
+    name = _name(application)
     yield from _unknown_keys(application, ServeApplicationSchema, at=name)
     if application["import_path"] not in BUILDERS:
         yield f"{name}.import_path is {application['import_path']!r}; the builders are {', '.join(BUILDERS)}"
@@ -101,7 +101,7 @@ def _application_faults(application: Mapping[str, Any]) -> Iterator[str]:
 def _absent_families(applications: list[dict[str, Any]]) -> Iterator[str]:
     """The API finds a family by the name of its application."""
     by_builder = {kind: [a for a in applications if a["import_path"] == f"deployments.graph:{kind}"] for kind in ("family", "api")}
-    served = {application.get("name", "default"): application.get("args") or {} for application in by_builder["family"]}
+    served = {_name(application): application.get("args") or {} for application in by_builder["family"]}
     for name, args in served.items():
         if args.get("name") != name:
             yield f"{name}.args.name is {args.get('name')!r}; a family's application bears its name"
@@ -110,7 +110,11 @@ def _absent_families(applications: list[dict[str, Any]]) -> Iterator[str]:
     for application in by_builder["api"]:
         for offered in (application.get("args") or {}).get("families") or []:
             if offered not in served.values():
-                yield f"{application.get('name', 'default')}.args.families has {offered}, which is no application's args here"
+                yield f"{_name(application)}.args.families has {offered}, which is no application's args here"
+
+
+def _name(application: Mapping[str, Any]) -> str:
+    return application.get("name", ServeApplicationSchema.model_fields["name"].default)
 
 
 def _unknown_keys(record: Mapping[str, Any], schema: type[BaseModel], *, at: str) -> Iterator[str]:

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import yaml
 
+from aiprod_components.families.miniature import SHIPPED_WEIGHTS
 from aiprod_components.training.objectives import COMPONENTS
 from aiprod_components.training.trainer import Trainer
-
-SHIPPED_WEIGHTS = Path(__file__).parents[1] / "miniature" / "weights"
 
 
 def main() -> None:

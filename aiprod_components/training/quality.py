@@ -102,11 +102,11 @@ def reconstruction(examiner: Examiner, *, size: int, mix: SceneMix, count: int) 
     ssim, psnr, right = list[float](), list[float](), list[bool]()
     for index in range(count):
         scene = held_out_scene(index, mix=mix)
-        clip = clips_of([scene], num_frames=NUM_FRAMES, size=size)
+        clip = to_unit(clips_of([scene], num_frames=NUM_FRAMES, size=size))
         with torch.inference_mode():
-            decoded = examiner.vae.decode(examiner.vae.encode(to_unit(clip)))
-        ssim.append(_ssim(decoded, to_unit(clip)))
-        psnr.append(_psnr(decoded, to_unit(clip)))
+            decoded = examiner.vae.decode(examiner.vae.encode(clip))
+        ssim.append(_ssim(decoded, clip))
+        psnr.append(_psnr(decoded, clip))
         reading = read_clip(to_bytes(decoded)[0], frame_rate=FRAME_RATE)
         right += score(reading, held_out_caption(scene, language="en", index=index).attributes).values()
     return {

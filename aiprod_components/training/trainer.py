@@ -1,6 +1,7 @@
 """objective -> steps -> checkpoints -> weights
 
 A step depends only on the recipe and its number, so a run that is stopped and started again goes on as if it had not been.
+A gradient that is not finite stops the run: the last checkpoint is sound.
 """
 
 import json
@@ -72,7 +73,8 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16):
             figures = self.objective.loss(self.step)
         figures["loss"].backward()
-        figures["gradient_norm"] = nn.utils.clip_grad_norm_(self.objective.model.parameters(), self.schedule.gradient_clip)
+        parameters, clip = self.objective.model.parameters(), self.schedule.gradient_clip
+        figures["gradient_norm"] = nn.utils.clip_grad_norm_(parameters, clip, error_if_nonfinite=True)
         self.optimizer.step(learning_rate(self.schedule, step=self.step))
         # The average follows quickly at first, so that short runs are not averages of their start.
         decay = min(self.schedule.ema_decay, (1 + self.step) / (10 + self.step))

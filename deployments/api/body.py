@@ -44,7 +44,7 @@ def _media_type(request: Request) -> tuple[str, str]:
     """The body's content type and charset."""
     header = EmailMessage()
     header["content-type"] = request.headers.get("content-type") or "none/none"
-    return header.get_content_type(), (header.get_content_charset() or "utf-8").lower().replace("utf8", "utf-8")
+    return header.get_content_type(), (header.get_content_charset() or "utf-8").replace("utf8", "utf-8")
 
 
 def parse_json(data: bytes) -> Body:

@@ -15,7 +15,8 @@ from aiprod_components.training.objectives.flow import FlowObjective
 from aiprod_components.training.trainer import Trainer
 
 RECIPES = Path(__file__).parents[2] / "aiprod_components" / "training" / "recipes"
-SMALL_CLIPS = [{"size": 32, "num_frames": 5, "count": 4, "batch": 3, "weight": 1}]
+# Three latent frames: with two, oneDNN's bfloat16 gradient of a padded 3x3x3 kernel is garbage (docs/decisions.md, 24).
+SMALL_CLIPS = [{"size": 32, "num_frames": 9, "count": 4, "batch": 3, "weight": 1}]
 SMALL: dict[str, dict[str, Any]] = {
     "text_encoder": {"batch": 6, "pass_size": 3},
     "vae": {"clips": [{"batch": 2, "num_frames": 5, "size": 32, "weight": 1, "final_weight": 1}], "statistics_clips": 8},
@@ -23,7 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "vae_decoder": {"clips": [{"batch": 2, "num_frames": 5, "size": 32, "weight": 1, "final_weight": 1}]},
     "denoiser": {"clips": SMALL_CLIPS},
     "refiner": {"clips": SMALL_CLIPS, "drafts": {"count": 4, "blur": 0.0, "lowest": 0.25, "highest": 0.75}},
-    "upsampler": {"half_size": 32, "half_count": 4, "full_count": 4, "num_frames": 5, "batch": 2},
+    "upsampler": {"half_size": 32, "half_count": 4, "full_count": 4, "num_frames": 9, "batch": 2},
 }
 
 
