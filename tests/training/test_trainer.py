@@ -1,6 +1,7 @@
 """A training run can be stopped anywhere, and its recipes are whole."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,18 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path):
     Trainer(second, recipe(40), folder=tmp_path / "halves").run()
     for expected, got in zip(whole.model.parameters(), second.model.parameters(), strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_and_leaves_the_weights(tmp_path: Path):
+    class Broken(Line):
+        def loss(self, step: int) -> dict[str, Tensor]:
+            return {"loss": super().loss(step)["loss"] * math.inf}
+
+    objective = Broken()
+    before = [parameter.clone() for parameter in objective.model.parameters()]
+    with pytest.raises(RuntimeError, match="non-finite"):
+        Trainer(objective, recipe(2), folder=tmp_path).run()
+    assert all(torch.equal(was, now) for was, now in zip(before, objective.model.parameters(), strict=True))
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_a_hundredth():
