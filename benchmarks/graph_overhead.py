@@ -29,6 +29,7 @@ from aiprod_client.server import free_port, running_server
 from aiprod_components.families import make_family
 from aiprod_components.local import LocalStages, best_device
 from aiprod_components.local import run_plan as run_here
+from aiprod_components.plan import Plan
 from benchmarks.big_tensors import deploy, make_plan
 from deployments.api.body import Body
 from deployments.api.wire import Wire
@@ -75,25 +76,32 @@ def _options() -> argparse.Namespace:
 
 
 def _measure_requests(requests: list[dict[str, Any]], *, repeats: int, patience: float) -> dict[str, Any]:
-    """Guided two-stage requests, warm, over HTTP and in this process, with the threads that the config gives every stage."""
+    """Guided two-stage requests, warm, over HTTP and in this process in turns, with the threads that the config gives every stage.
+
+    In turns, because a machine's pace drifts by more than what is measured: what slows one, the idle graph included, slows the other.
+    """
     config = check_config(CONFIG)
     (threads,) = {d["user_config"]["threads"] for app in config["applications"] for d in app["deployments"] if "user_config" in d}
     torch.set_num_threads(threads)
     family = make_family("miniature")
     wire, stages = Wire({family.name: family}), LocalStages(family, device=best_device())
     plans = [wire.read(Body(fields, json=json.dumps(fields).encode())).plan for fields in requests]
-    here = [_median(partial(run_here, plan, stages=stages), repeats=repeats) for plan in plans]
     with running_server(CONFIG, port=free_port(), patience=patience) as server, httpx.Client(timeout=None, trust_env=False) as client:
-        there = [_measure_http(client, f"{server.url}/v1/videos/sync", fields, repeats=repeats) for fields in requests]
-    return {
-        "threads": threads,
-        "seconds_to_ready": server.seconds_to_ready,
-        "requests": [_compare(*measured) for measured in zip(requests, here, there, strict=True)],
-    }
+
+        def measure(fields: dict[str, Any], plan: Plan) -> dict[str, Any]:
+            here = partial(run_here, plan, stages=stages)
+            there = partial(_post, client, f"{server.url}/v1/videos/sync", fields)
+            return _compare(fields, *_medians(here, there, repeats=repeats))
+
+        return {
+            "threads": threads,
+            "seconds_to_ready": server.seconds_to_ready,
+            "requests": [measure(fields, plan) for fields, plan in zip(requests, plans, strict=True)],
+        }
 
 
-def _measure_http(client: httpx.Client, url: str, fields: dict[str, Any], *, repeats: int) -> tuple[float, Any]:
-    return _median(lambda: client.post(url, json=fields).raise_for_status(), repeats=repeats)
+def _post(client: httpx.Client, url: str, fields: dict[str, Any]) -> httpx.Response:
+    return client.post(url, json=fields).raise_for_status()
 
 
 def _compare(fields: dict[str, Any], here: tuple[float, Any], there: tuple[float, Any]) -> dict[str, Any]:
@@ -125,18 +133,20 @@ def _measure_hops(sizes: list[int], *, repeats: int) -> list[dict[str, float]]:
 
 def _hop(megabytes: int, *, handles: dict[str, Any], repeats: int) -> float:
     plan = make_plan(megabytes)
-    seconds, _ = _median(lambda: asyncio.run(run_plan(plan, handles=handles)), repeats=repeats)
+    ((seconds, _),) = _medians(lambda: asyncio.run(run_plan(plan, handles=handles)), repeats=repeats)
     return seconds
 
 
-def _median(work: Callable[[], Any], *, repeats: int) -> tuple[float, Any]:
-    """The median time of several runs after a first that does not count, and the last result."""
-    result, times = work(), []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = work()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times), result
+def _medians(*works: Callable[[], Any], repeats: int) -> list[tuple[float, Any]]:
+    """For each of the works, done in turns: the median time after a first round that does not count, and the last result."""
+    rounds = [[_timed(work) for work in works] for _ in range(1 + repeats)]
+    return [(statistics.median(seconds for seconds, _ in runs[1:]), runs[-1][1]) for runs in zip(*rounds, strict=True)]
+
+
+def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
 
 
 def _git(*arguments: str) -> str:

@@ -44,8 +44,10 @@ class StageReplica:
 
     def __init__(self, family: FamilyArgs, stage: str) -> None:
         self._name, self._replica = stage, _replica_id()
-        self._stage = STAGES[stage](make_family(family.name, weights=family.weights), device=best_device())
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=stage)
+        # Built where it runs: a second thread that computes slows every operation of the first (docs/decisions.md, 25).
+        loaded = self._thread.submit(STAGES[stage], make_family(family.name, weights=family.weights), device=best_device())
+        self._stage = loaded.result()
         self._failure: str | None = None
 
     async def run(self, step: str, call: Call[Any], sent_at: float, /, **inputs: Sealed) -> Sealed:
