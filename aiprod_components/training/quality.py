@@ -39,12 +39,16 @@ SIZE = 128
 
 @dataclass(frozen=True)
 class Sample:
-    """One prompt, what its caption states, and what the judge saw of it in the video."""
+    """One prompt, what its caption states, and what the judge saw of it in the video.
+
+    `right` holds nothing for a clip that the judge refused as not clean; `legible` holds what it read of it all the same.
+    """
 
     caption: Caption
     scene: Scene
     frames: UInt8[Tensor, "T H W 3"]
     right: dict[str, bool]
+    legible: dict[str, bool]
     refused: str | None
 
 
@@ -70,26 +74,34 @@ class Examiner:
 
     def ask(self, scene: Scene, *, language: str, index: int, **fields: Any) -> Sample:
         caption = held_out_caption(scene, language=language, index=index)
-        frames = self.frames({"prompt": caption.text, "seed": index, **fields})
-        reading = read_clip(frames, frame_rate=FRAME_RATE)
-        return Sample(caption, scene, frames, score(reading, caption.attributes), reading.refused)
+        return look(self.frames({"prompt": caption.text, "seed": index, **fields}), caption=caption, scene=scene)
 
     @cached_property
     def vae(self) -> VideoVAE:
         return cast(VideoVAE, self.family.load("vae"))
 
 
+def look(frames: UInt8[Tensor, "T H W 3"], *, caption: Caption, scene: Scene) -> Sample:
+    """The judge's view of a video."""
+    reading = read_clip(frames, frame_rate=FRAME_RATE)
+    right, legible = (score(seen, caption.attributes) for seen in (reading, replace(reading, refused=None)))
+    return Sample(caption, scene, frames, right, legible, reading.refused)
+
+
 def judged(samples: Sequence[Sample]) -> dict[str, Any]:
     """Shares of what was asked for that the judge saw: each attribute, all attributes together, and whole clips."""
-    asked, seen = Counter[str](), Counter[str]()
+    asked, seen, legible = Counter[str](), Counter[str](), Counter[str]()
     for sample in samples:
         asked.update(sample.right.keys())
         seen.update(slot for slot, right in sample.right.items() if right)
+        legible.update(slot for slot, right in sample.legible.items() if right)
     return {
         "clips": len(samples),
         "attributes_right": round(seen.total() / asked.total(), 4),
+        "attributes_legible": round(legible.total() / asked.total(), 4),
         "all_right": round(sum(all(sample.right.values()) for sample in samples) / len(samples), 4),
         "by_attribute": {slot: round(seen[slot] / asked[slot], 4) for slot in asked},
+        "legible_by_attribute": {slot: round(legible[slot] / asked[slot], 4) for slot in asked},
         "refused": dict(Counter(sample.refused for sample in samples if sample.refused)),
     }
 

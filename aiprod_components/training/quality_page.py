@@ -9,6 +9,13 @@ edited by hand. What a clip shows is read back by the judge (`aiprod_components/
 processing that is itself tested on rendered ground truth. Numbers that fall short of a goal are printed as they are.
 """
 
+FOLLOWING = """One object, plain background, every attribute stated in the prompt. The judge refuses clips that are not clean (a frayed
+outline, a path that wavers): what it still reads of them counts as legible and never as right. All right means every
+attribute of a clean clip.
+
+"""
+SHARES = ["clips", "attributes legible", "attributes right", "all right"]
+
 
 def render_page(figures: dict[str, Any], *, sheets: int) -> str:
     parts = [INTRODUCTION]
@@ -30,6 +37,14 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def _percents(shares: dict[str, float]) -> list[str]:
+    return [_percent(share) for share in shares.values()]
+
+
+def _shares(f: dict[str, Any]) -> list[str]:
+    return [str(f["clips"]), _percent(f["attributes_legible"]), _percent(f["attributes_right"]), _percent(f["all_right"])]
+
+
 def _reconstruction(figures: dict[str, Any]) -> str:
     rows = [
         [name, str(f["clips"]), f"{f['ssim']:.4f}", f"{f['psnr']:.2f} dB", _percent(f["attributes_right"])] for name, f in figures.items()
@@ -46,13 +61,12 @@ def _following(figures: dict[str, Any]) -> str:
         "one_stage": "one stage at 128x128, 30 steps",
     }
     present = {title: figures[name] for name, title in names.items() if name in figures}
-    rows = [[title, str(f["clips"]), _percent(f["attributes_right"]), _percent(f["all_right"])] for title, f in present.items()]
-    page = "## Prompt following (goal: ≥ 97 % of attributes, ≥ 90 % all right)\n\n"
-    page += "One object, plain background, every attribute stated in the prompt; all right means every one of them.\n\n"
-    page += _table(["setting", "clips", "attributes right", "all right"], rows)
+    page = "## Prompt following (goal: ≥ 97 % of attributes, ≥ 90 % all right)\n\n" + FOLLOWING
+    page += _table(["setting", *SHARES], [[title, *_shares(f)] for title, f in present.items()])
     if "english" in figures:
-        attributes = figures["english"]["by_attribute"]
-        page += "\n" + _table(list(attributes), [[_percent(share) for share in attributes.values()]])
+        of = figures["english"]
+        rows = [["legible", *_percents(of["legible_by_attribute"])], ["in clean clips", *_percents(of["by_attribute"])]]
+        page += "\n" + _table(["English", *of["by_attribute"]], rows)
         page += f"\nClips that the judge refused as not clean, in English: {sum(figures['english']['refused'].values())}.\n"
     return page
 
@@ -77,8 +91,8 @@ def _image(f: dict[str, Any]) -> str:
 
 
 def _languages(figures: dict[str, Any]) -> str:
-    rows = [[language, str(f["clips"]), _percent(f["attributes_right"]), _percent(f["all_right"])] for language, f in figures.items()]
-    return "## Languages (goal: ≥ 90 % of English)\n\n" + _table(["language", "clips", "attributes right", "all right"], rows)
+    rows = [[language, *_shares(f)] for language, f in figures.items()]
+    return "## Languages (goal: ≥ 90 % of English)\n\n" + _table(["language", *SHARES], rows)
 
 
 def _sheets(count: int) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,12 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from aiprod_components.miniature.world import SceneMix
 from aiprod_components.training.config import BaseRecipe, Schedule
+from aiprod_components.training.dataset import clips_of
 from aiprod_components.training.objectives import COMPONENTS
 from aiprod_components.training.optimizer import MatrixOptimizer
+from aiprod_components.training.quality import held_out_caption, held_out_scene, judged, look
 from aiprod_components.training.quality_page import render_page
 from aiprod_components.training.trainer import Trainer, learning_rate
 
@@ -109,6 +113,20 @@ def test_every_component_has_a_recipe():
 
 def test_the_quality_page_shows_what_was_measured():
     figures = {"reconstruction": {"128x128 plain": {"clips": 3, "ssim": 0.9712, "psnr": 31.5, "attributes_right": 0.97}}}
-    page = render_page(figures, sheets=2)
+    shares = {"clips": 4, "attributes_legible": 0.95, "attributes_right": 0.75, "all_right": 0.5}
+    page = render_page({**figures, "eight_steps": shares}, sheets=2)
     assert "| 128x128 plain | 3 | 0.9712 | 31.50 dB |" in page
+    assert "| 8 + 3 steps | 4 | 95.0 % | 75.0 % | 50.0 % |" in page
     assert "quality/sheet_2.png" in page
+
+
+def test_what_is_read_of_an_unclean_clip_is_legible_and_not_right():
+    scene = held_out_scene(0, mix=SceneMix())
+    caption = held_out_caption(scene, language="en", index=0)
+    frames = clips_of([scene], num_frames=33, size=128)[0]
+    holes = frames.clone()
+    holes[:, ::8] = 255  # white stripes over everything
+    clean, unclean = (look(clip, caption=caption, scene=scene) for clip in (frames, holes))
+    shares = judged([clean, replace(clean, right=dict.fromkeys(clean.right, False), refused="frayed")])
+    assert (shares["attributes_right"], shares["attributes_legible"], shares["all_right"]) == (0.5, 1.0, 0.5)
+    assert unclean.refused and not any(unclean.right.values()) and clean.refused is None
