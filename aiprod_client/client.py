@@ -64,6 +64,9 @@ class Client:
             self._http = httpx.Client(base_url=base_url, timeout=httpx.Timeout(timeout, connect=10.0), mounts=direct)
         except httpx.InvalidURL as error:
             raise AiprodClientError(f"{base_url!r} is not a URL: {error}", code="invalid_url") from error
+        url = self._http.base_url
+        if url.scheme not in ("http", "https") or not url.host or not 0 < (url.port or 1) < 65536:
+            raise AiprodClientError(f"{base_url!r} is not a server's URL, such as http://127.0.0.1:8000", code="invalid_url")
 
     def __enter__(self) -> Self:
         return self
@@ -92,11 +95,11 @@ class Client:
 
     def plan(self, prompt: str, settings: VideoSettings = VideoSettings()) -> dict[str, Any]:
         """The steps of the request with the work of each; runs nothing."""
-        return self._send("POST", "/v1/plans", json=settings.body(prompt)).json()
+        return self._read(self._send("POST", "/v1/plans", json=settings.body(prompt)))
 
     def models(self) -> list[dict[str, Any]]:
         """The served families with their pipelines, limits and sizes."""
-        return self._send("GET", "/v1/models").json()["data"]
+        return self._read(self._send("GET", "/v1/models"))["data"]
 
     def ready(self, *, timeout: float = 5.0) -> bool:
         """Whether the server answers and all its applications are up."""
@@ -108,6 +111,12 @@ class Client:
             return dict(self._http.get("/readyz", timeout=timeout).json()["applications"])
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
             return {}
+
+    def _read(self, answer: httpx.Response) -> dict[str, Any]:
+        try:
+            return dict(answer.json())
+        except (ValueError, TypeError) as error:
+            raise AiprodClientError(f"{self.base_url} is no AIPROD server: it answered without JSON", code="not_aiprod") from error
 
     def _send(self, method: str, path: str, *, json: dict[str, Any] | None = None) -> httpx.Response:
         try:

@@ -22,10 +22,6 @@ class VideoShape:
     width: int
     frame_rate: float
 
-    @property
-    def seconds(self) -> float:
-        return self.num_frames / self.frame_rate
-
 
 @dataclass(frozen=True)
 class LatentGrid:
@@ -114,4 +110,5 @@ class Video:
 
 def exact_rate(frame_rate: float) -> Fraction:
     """The frame rate as containers store it: 23.976 is 24000/1001."""
-    return Fraction(frame_rate).limit_denominator(1001)
+    ntsc = [Fraction(1000 * whole, 1001) for whole in (24, 30, 60, 120)]
+    return next((rate for rate in ntsc if abs(rate - frame_rate) < 1e-3), Fraction(frame_rate).limit_denominator(1001))

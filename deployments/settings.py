@@ -9,16 +9,18 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import (
     DeploymentSchema,
     HTTPOptionsSchema,
+    LoggingConfig,
     RayActorOptionsSchema,
     ServeApplicationSchema,
     ServeDeploySchema,
 )
 
-from aiprod_components.errors import ConfigError
-from aiprod_components.families import FAMILIES
+from aiprod_components.errors import AiprodError, ConfigError
+from aiprod_components.families import make_family
 from aiprod_components.stages import STAGES
 
 FAMILY, INGRESS = "family", "ingress"  # the root deployments of the two kinds of application
@@ -58,14 +60,22 @@ BUILDERS: dict[str, tuple[type[BaseModel], dict[str, type[BaseModel]]]] = {
 }
 
 
+# The parts of a deployment whose own options Serve does not check.
+BLOCKS: dict[str, type[BaseModel]] = {
+    "ray_actor_options": RayActorOptionsSchema,
+    "autoscaling_config": AutoscalingConfig,
+    "logging_config": LoggingConfig,
+}
+
+
 def check_config(path: str | Path) -> dict[str, Any]:
     """The config as it stands in the file. Raises ConfigError listing everything in it that Serve would pass over in silence."""
     try:
-        config = yaml.safe_load(Path(path).read_text())
+        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         ServeDeploySchema.model_validate(config)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValidationError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
         raise ConfigError(f"{path} is not a Ray Serve config: {error}") from error
     if faults := list(_faults(config)):
         raise ConfigError(f"{path}: " + "; ".join(faults))
@@ -77,7 +87,7 @@ def _faults(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _unknown_keys(config.get("http_options") or {}, HTTPOptionsSchema, at="http_options")
     for application in config["applications"]:
         yield from _application_faults(application)
-    yield from _absent_families(config["applications"])
+    yield from _family_faults(config["applications"])
 
 
 def _application_faults(application: Mapping[str, Any]) -> Iterator[str]:
@@ -94,19 +104,24 @@ def _application_faults(application: Mapping[str, Any]) -> Iterator[str]:
             yield f"{at} is not a deployment; they are {', '.join(deployments)}"
             continue
         yield from _unknown_keys(deployment, DeploymentSchema, at=at)
-        yield from _unknown_keys(deployment.get("ray_actor_options") or {}, RayActorOptionsSchema, at=f"{at}.ray_actor_options")
+        for block, schema in BLOCKS.items():
+            yield from _unknown_keys(deployment.get(block) or {}, schema, at=f"{at}.{block}")
         yield from _invalid(deployment.get("user_config") or {}, deployments[deployment["name"]], at=f"{at}.user_config")
 
 
-def _absent_families(applications: list[dict[str, Any]]) -> Iterator[str]:
-    """The API finds a family by the name of its application."""
+def _family_faults(applications: list[dict[str, Any]]) -> Iterator[str]:
+    """The API finds a family by the name of its application, and a family is one that can be made."""
     by_builder = {kind: [a for a in applications if a["import_path"] == f"deployments.graph:{kind}"] for kind in ("family", "api")}
     served = {_name(application): application.get("args") or {} for application in by_builder["family"]}
     for name, args in served.items():
         if args.get("name") != name:
             yield f"{name}.args.name is {args.get('name')!r}; a family's application bears its name"
-        if args.get("name") not in FAMILIES:
-            yield f"{name}.args.name is {args.get('name')!r}; the families are {', '.join(FAMILIES)}"
+        try:
+            make_family(args.get("name", ""), weights=args.get("weights"))
+        except AiprodError as error:
+            yield f"{name}.args: {error.message}"
+    if [application.get("route_prefix", "/") for application in by_builder["api"]] != ["/"]:
+        yield "one application must be deployments.graph:api, at route_prefix /"
     for application in by_builder["api"]:
         for offered in (application.get("args") or {}).get("families") or []:
             if offered not in served.values():

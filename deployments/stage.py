@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -61,7 +62,11 @@ class StageReplica:
         except asyncio.CancelledError:
             progress.stop()
             work.cancel()  # takes effect only when it has not begun
-            await asyncio.wait([waiting])
+            while not waiting.done():
+                with suppress(asyncio.CancelledError):  # cancelled again
+                    await asyncio.wait([waiting])
+            if not waiting.cancelled():
+                waiting.exception()  # how it ended: nobody else will ask
             raise
 
     def _work(self, step: str, call: Call[Any], sent_at: float, inputs: Mapping[str, Sealed], progress: Stoppable) -> Sealed:

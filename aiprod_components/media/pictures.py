@@ -1,6 +1,7 @@
 """uploaded bytes -> a picture that is known to be one -> a frame of the asked size"""
 
 import io
+import re
 import warnings
 
 import numpy as np
@@ -47,7 +48,8 @@ def _decode(data: bytes, *, field: str) -> Image.Image:
     except UnidentifiedImageError as error:
         raise InvalidMediaError(f"{field} is not a picture; send one of {', '.join(FORMATS)}", field=field) from error
     except Image.DecompressionBombError as error:
-        raise _too_large(field, "many more") from error
+        pixels = re.search(r"\d+ pixels", str(error))  # Pillow does not say its sides
+        raise _too_large(field, pixels[0] if pixels else "many more") from error
     except Exception as error:  # Pillow's readers raise whatever they stumble over in a damaged file
         raise InvalidMediaError(f"{field} is a damaged picture ({error}); save it again as PNG or JPEG", field=field) from error
 

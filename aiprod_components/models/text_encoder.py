@@ -14,9 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
-from aiprod_components.models.video_vocabulary import match_terms
-
-VIDEO_TERMS = 500
+from aiprod_components.models.video_vocabulary import NUM_TERMS, match_terms
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ class TextEncoder(nn.Module):
                 dropout_rate=0.0,
             )
         )
-        self.terms = nn.Embedding(VIDEO_TERMS + 1, config.hidden, padding_idx=0)
+        self.terms = nn.Embedding(NUM_TERMS + 1, config.hidden, padding_idx=0)
         self.spell = nn.Conv1d(config.hidden, config.hidden, config.neighbours, padding="same") if config.neighbours else None
         self.project = nn.Linear(config.hidden, config.output_width)
         nn.init.normal_(self.terms.weight, std=0.02)

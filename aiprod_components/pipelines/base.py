@@ -1,10 +1,11 @@
 """what every request has in common, and how it becomes a plan"""
 
 import random
+import unicodedata
 from abc import abstractmethod
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from aiprod_components.calls import EncodePicture, EncodePrompt, Guidance, Pin, Sampling
 from aiprod_components.diffusion.schedulers import shifted_flow
@@ -27,6 +28,12 @@ PictureField = Annotated[
 ]
 
 
+def _saying_something(text: str) -> str:
+    if all(unicodedata.category(character)[0] in "ZC" for character in text):  # separators and control characters
+        raise ValueError("says nothing; describe what the video shows")
+    return text
+
+
 class FirstFrame(BaseModel):
     """A picture that the video begins with; at strength 1 exactly, below it freely."""
 
@@ -42,7 +49,7 @@ class VideoRequest(BaseModel, frozen=True):
     model_config = ConfigDict(extra="forbid")
 
     pipeline: str
-    prompt: str = Field(min_length=1, description="What the video shows, in any language.")
+    prompt: Annotated[str, AfterValidator(_saying_something)] = Field(min_length=1, description="What the video shows, in any language.")
     negative_prompt: str = Field(default="", description="What to steer away from, where there is guidance.")
     num_frames: int = Field(description="Frames of the video: 1 + a multiple of the family's time compression.")
     height: int = Field(description="Pixels.")

@@ -18,7 +18,7 @@ SHARES = ["clips", "attributes legible", "attributes right", "all right"]
 
 
 def render_page(figures: dict[str, Any], *, sheets: int) -> str:
-    parts = [INTRODUCTION]
+    parts = [INTRODUCTION, f"All of it was measured on the weights with digest `{figures['weights']}`.\n"]
     parts += [_reconstruction(figures["reconstruction"])] if "reconstruction" in figures else []
     parts += [_following(figures)]
     parts += [_refinement(figures["refinement"])] if "refinement" in figures else []
@@ -56,7 +56,7 @@ def _reconstruction(figures: dict[str, Any]) -> str:
 def _following(figures: dict[str, Any]) -> str:
     names = {
         "english": "English, two stages, 30 + 3 steps",
-        "unseen_combinations": "shape and colour never seen together",
+        "unseen_combinations": "shape and colour never rendered together in training",
         "eight_steps": "8 + 3 steps",
         "one_stage": "one stage at 128x128, 30 steps",
     }

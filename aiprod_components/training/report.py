@@ -4,6 +4,7 @@ python -m aiprod_components.training.report [--count 100] [--only NAME ...]
 """
 
 import argparse
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from einops import rearrange
 from PIL import Image, ImageDraw
 
 from aiprod_components.families import make_family
+from aiprod_components.families.miniature import SHIPPED_WEIGHTS
 from aiprod_components.miniature.captions import LANGUAGES
 from aiprod_components.miniature.world import SceneMix
 from aiprod_components.training.quality import (
@@ -92,6 +94,20 @@ def contact_sheet(sample: Sample) -> Image.Image:
     return sheet
 
 
+def digest_of_weights() -> str:
+    """Of all of the miniature's shipped weights together."""
+    digest = hashlib.sha256()
+    for file in sorted(SHIPPED_WEIGHTS.glob("*.safetensors")):
+        digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _figures_of(record: Path, *, weights: str) -> dict[str, Any]:
+    """What was measured of these weights already; figures of others are let go."""
+    known = json.loads(record.read_text()) if record.is_file() else {}
+    return known if known.get("weights") == weights else {"weights": weights}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m aiprod_components.training.report", description="Measure the miniature; write docs/quality.*"
@@ -103,7 +119,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     (DOCS / "quality").mkdir(parents=True, exist_ok=True)
     record = DOCS / "quality.json"
-    figures = json.loads(record.read_text()) if record.is_file() else {}
+    figures = _figures_of(record, weights=digest_of_weights())
     examiner = Examiner(make_family("miniature"))
     for name in arguments.only:
         figures[name] = MEASURES[name](examiner, arguments.count)

@@ -35,9 +35,18 @@ async def read_body(request: Request) -> Body:
     if kind == "application/json":
         return parse_json(await bounded.body())
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
-        async with bounded.form(max_part_size=MAX_BYTES) as form:
-            return parse_form([(name, await v.read() if isinstance(v, UploadFile) else v) for name, v in form.multi_items()])
+        return parse_form(await _form_items(bounded))
     raise HTTPException(415, f"content-type must be application/json or multipart/form-data, got {kind!r}")
+
+
+async def _form_items(request: Request) -> list[tuple[str, str | bytes]]:
+    try:
+        async with request.form(max_part_size=MAX_BYTES) as form:
+            return [(name, await v.read() if isinstance(v, UploadFile) else v) for name, v in form.multi_items()]
+    except HTTPException as error:
+        if error.status_code != 400:
+            raise
+        raise InvalidRequestError(f"the body is not the form that its content-type names: {error.detail}; send it again whole") from error
 
 
 def _media_type(request: Request) -> tuple[str, str]:

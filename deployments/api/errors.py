@@ -70,8 +70,12 @@ def _full(request: Request, error: Exception) -> JSONResponse:
 
 def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    headers = dict(error.headers or {})
-    return problem(error.status_code, str(error.detail), code=CODES.get(error.status_code, "http_error"), headers=headers)
+    status, headers, path = error.status_code, dict(error.headers or {}), request.url.path
+    said = {
+        404: f"there is no {path}; GET /openapi.json lists the routes",
+        405: f"{path} does not take {request.method}; GET /openapi.json lists the routes",
+    }
+    return problem(status, said.get(status, str(error.detail)), code=CODES.get(status, "http_error"), headers=headers)
 
 
 def _unforeseen(request: Request, error: Exception) -> JSONResponse:

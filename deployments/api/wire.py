@@ -49,6 +49,12 @@ SECONDS_SCHEMA = {"type": ["string", "number"], "exclusiveMinimum": 0}
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_read_seconds), WithJsonSchema(SECONDS_SCHEMA)]
 
 
+def _check_reference(value: Any) -> Any:
+    if isinstance(value, str | bytes | int | float | list):
+        raise ValueError('must be {"image_url": "data:image/png;base64,…"}, or a file in a multipart body')
+    return value
+
+
 class PictureReference(BaseModel):
     """A picture in the body itself."""
 
@@ -70,7 +76,7 @@ class VideoFields(BaseModel):
     model: str = Field(default="", description="A family, or FAMILY/PIPELINE.")
     seconds: Seconds | None = Field(default=None, description="Length: the most frames that last no longer. Or say num_frames.")
     size: Annotated[str, AfterValidator(_check_size)] = Field(default="", description="WIDTHxHEIGHT in pixels.")
-    input_reference: Annotated[PictureReference | None, WithJsonSchema(PICTURE_SCHEMA)] = Field(
+    input_reference: Annotated[PictureReference | None, BeforeValidator(_check_reference), WithJsonSchema(PICTURE_SCHEMA)] = Field(
         default=None, description="A picture that the video begins with."
     )
     image_strength: Annotated[float, *FirstFrame.model_fields["strength"].metadata] = Field(
@@ -138,8 +144,12 @@ class Wire:
             return Asked(family, request, request.plan(family))
 
     def _choose(self, fields: Mapping[str, Any]) -> tuple[Family, str]:
-        model = str(fields.get("model", next(iter(self.families))))
-        name, pipeline = choose_pipeline(model, named=fields.get("pipeline"))
+        model, pipeline = fields.get("model", next(iter(self.families))), fields.get("pipeline")
+        if not isinstance(model, str):
+            raise InvalidRequestError(f"model must be a string, got {model!r}; the models are {', '.join(self.families)}", field="model")
+        if pipeline is None and "pipeline" in fields:
+            raise InvalidRequestError(f"pipeline must be one of {', '.join(PIPELINES)}, or left out; got null", field="pipeline")
+        name, pipeline = choose_pipeline(model, named=pipeline)
         if name not in self.families:
             raise UnknownModelError(f"model {model!r} is not served here; there is {', '.join(self.families)}", field="model")
         return self.families[name], pipeline
@@ -151,10 +161,21 @@ class Wire:
                 raise InvalidRequestError(f"{name} must be text, got a file; the only file is input_reference", field=name)
         try:
             if body.json is None:
+                _check_numbers(body.fields, model)
                 return model.model_validate_strings(body.fields, strict=True)
             return model.model_validate_json(body.json, strict=True)
         except ValidationError as error:
             raise explain(error, known=list(model.model_fields)) from error
+
+
+def _check_numbers(fields: Mapping[str, Any], model: type[VideoFields]) -> None:
+    """Pydantic reads "1_3" and "7.0" as whole numbers; JSON, and so a form, does not."""
+    for name, value in fields.items():
+        kind = model.model_fields[name].annotation if name in model.model_fields else None
+        if kind is int and isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
+            raise InvalidRequestError(f"{name} must be a whole number, got {value!r}", field=name)
+        if kind is float and isinstance(value, str) and re.search(r"[\s_]", value):
+            raise InvalidRequestError(f"{name} must be a number, got {value!r}", field=name)
 
 
 def _record(fields: VideoFields, body: Body, *, family: Family) -> dict[str, Any]:

@@ -66,11 +66,13 @@ def test_an_error_that_is_no_problem_document_still_says_something(server: Stand
 
 
 def test_another_server_on_the_port_is_told_from_ours(server: StandIn) -> None:
-    server.answers = {"POST /v1/videos/sync": Answer(b"hello"), "GET /readyz": Answer(b"hello")}
+    hello = Answer(b"hello")
+    server.answers = dict.fromkeys(("POST /v1/videos/sync", "POST /v1/plans", "GET /v1/models", "GET /readyz"), hello)
     with Client(server.url) as client:
         assert not client.ready()
-        with pytest.raises(AiprodClientError, match="is no AIPROD server"):
-            client.generate("a red ball")
+        for ask in (lambda: client.generate("a red ball"), lambda: client.plan("a red ball"), client.models):
+            with pytest.raises(AiprodClientError, match="is no AIPROD server"):
+                ask()
 
 
 def test_a_server_is_ready_when_all_its_applications_run(server: StandIn) -> None:
@@ -113,3 +115,6 @@ def test_this_machine_is_reached_without_the_environments_proxy(server: StandIn,
 def test_what_is_no_url_is_refused() -> None:
     with pytest.raises(AiprodClientError, match="is not a URL"):
         Client("http://[::1")
+    for address in ("localhost:8000", "ftp://127.0.0.1", "http://", "http://127.0.0.1:99999", ""):
+        with pytest.raises(AiprodClientError, match="is not a server's URL, such as"):
+            Client(address)

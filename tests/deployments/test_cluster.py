@@ -102,6 +102,7 @@ def test_both_denoisers_make_the_same_frames(graph: Graph) -> None:
 
 BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "an empty prompt": ({"prompt": ""}, "prompt", "at least 1 character"),
+    "a blank prompt": ({"prompt": " \n\u200b"}, "prompt", "describe what the video shows"),
     "a size off the grid": ({"size": "100x64"}, "size", "nearest is 96"),
     "no frames": ({"num_frames": 0}, "num_frames", "1 to 65"),
     "10,000 frames": ({"num_frames": 10_000}, "num_frames", "1 to 65"),
@@ -122,7 +123,10 @@ def test_bad_inputs_are_refused_by_name_and_harm_nobody(http: httpx.Client) -> N
         assert answer.headers["content-type"] == "application/problem+json" and len(answer.headers.get_list("x-request-id")) == 1, name
         assert problem["error"]["param"] == param and way_out in problem["detail"] and "Traceback" not in answer.text, name
     assert http.post("/v1/videos/sync", json={**SMALL, "model": "sora-2"}).status_code == 404
-    assert http.get("/v1/nothing").json()["error"]["code"] == "not_found"
+    assert "GET /openapi.json" in http.get("/v1/nothing").json()["detail"]
+    assert "GET /openapi.json" in http.delete("/v1/models").json()["detail"]
+    torn = http.post("/v1/videos/sync", content=b"--x\r\n", headers={"content-type": "multipart/form-data"})
+    assert (torn.status_code, torn.json()["error"]["code"]) == (400, "invalid_request")
     assert http.post("/v1/videos/sync", json=SMALL).status_code == 200
     assert replicas() == before
 

@@ -47,6 +47,10 @@ def stage(config: dict[str, Any]) -> dict[str, Any]:
 MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a misspelt option": (lambda c: stage(c).update(max_ongoing_request=1), "miniature.denoiser.max_ongoing_request is not an option"),
     "a misspelt actor option": (lambda c: stage(c).update(ray_actor_options={"num_cpu": 1}), "ray_actor_options.num_cpu is not an option"),
+    "a misspelt scaling option": (
+        lambda c: stage(c).update(num_replicas="auto", autoscaling_config={"min_replica": 0}),
+        "miniature.denoiser.autoscaling_config.min_replica is not an option",
+    ),
     "a misspelt user config": (lambda c: stage(c).update(user_config={"thread": 1}), "miniature.denoiser.user_config.thread"),
     "no threads": (lambda c: stage(c).update(user_config={"threads": 0}), "miniature.denoiser.user_config.threads"),
     "an unknown stage": (
@@ -57,7 +61,13 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a misspelt http option": (lambda c: c["http_options"].update(prot=1), "http_options.prot is not an option"),
     "an unknown builder": (lambda c: c["applications"][0].update(import_path="graph:family"), "the builders are deployments.graph:family"),
     "a misspelt argument": (lambda c: c["applications"][0].update(args={"name": "miniature", "wights": "x"}), "miniature.args.wights"),
-    "an unknown family": (lambda c: c["applications"][0].update(args={"name": "mini"}), "miniature.args.name is 'mini'"),
+    "an unknown family": (
+        lambda c: c["applications"][0].update(args={"name": "mini"}),
+        "family 'mini' is unknown; the families are",
+    ),
+    "a family without weights": (lambda c: c["applications"][0].update(name="aiprod", args={"name": "aiprod"}), "aiprod.args: "),
+    "no API": (lambda c: c["applications"].pop(), "one application must be deployments.graph:api, at route_prefix /"),
+    "an API elsewhere": (lambda c: c["applications"][1].update(route_prefix="/v2"), "at route_prefix /"),
     "an API without its family": (lambda c: c["applications"][1].update(args={"families": [{"name": "ltx"}]}), "no application's args"),
     "an application without a name": (lambda c: c["applications"][0].pop("name"), "a family's application bears its name"),
     "no families": (lambda c: c["applications"][1].update(args={"families": None}), "api.args.families"),
@@ -77,8 +87,9 @@ def test_a_mistake_that_serve_would_pass_over_is_named(mistake: str, tmp_path: P
 
 
 def test_a_file_that_is_no_config_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("applications: [")
-    with pytest.raises(ConfigError, match="is not a Ray Serve config"):
-        check_config(tmp_path / "config.yaml")
+    for text in (b"applications: [", "applications: ä".encode("latin-1")):
+        (tmp_path / "config.yaml").write_bytes(text)
+        with pytest.raises(ConfigError, match="is not a Ray Serve config"):
+            check_config(tmp_path / "config.yaml")
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         check_config(tmp_path / "absent.yaml")

@@ -1,6 +1,7 @@
 """one replica, without a cluster: its thread, its cancellation, its health"""
 
 import asyncio
+import gc
 import threading
 import time
 from dataclasses import dataclass
@@ -109,6 +110,25 @@ def test_a_cancelled_request_frees_its_replica_within_one_step(replica: StageRep
         await replica.run("count", Count(1), time.time())
 
     asyncio.run(cancel_then_run())
+
+
+def test_a_request_cancelled_twice_frees_its_replica_no_sooner(replica: StageReplica, caplog: pytest.LogCaptureFixture) -> None:
+    async def cancel_twice() -> None:
+        long = asyncio.ensure_future(replica.run("count", Count(1000), time.time()))
+        while Counter.done < 2:
+            await asyncio.sleep(STEP / 10)
+        for _ in range(2):
+            long.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await long
+        stopped = Counter.done
+        await asyncio.sleep(3 * STEP)
+        assert Counter.done == stopped
+
+    asyncio.run(cancel_twice())
+    gc.collect()  # a future whose exception nobody read complains when it goes
+    assert not caplog.records
 
 
 def test_a_request_cancelled_before_it_began_never_does(replica: StageReplica) -> None:

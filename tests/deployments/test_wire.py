@@ -85,6 +85,10 @@ def test_the_model_may_name_the_pipeline() -> None:
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "an empty prompt": ({"prompt": ""}, "prompt", "at least 1 character"),
+    "a blank prompt": ({"prompt": " \t\u200b"}, "prompt", "describe what the video shows"),
+    "a model that is no name": ({"model": 5}, "model", "must be a string, got 5; the models are miniature"),
+    "a pipeline that is null": ({"pipeline": None}, "pipeline", "one of ti2vid_two_stages, ti2vid_one_stage, or left out"),
+    "a bare string for a picture": ({"input_reference": "a.png"}, "input_reference", "or a file in a multipart body, got 'a.png'"),
     "a long prompt": ({"prompt": "x" * 501}, "prompt", "at most 500 bytes"),
     "a size off the grid": ({"size": "100x64"}, "size", "width must be a multiple of 32 for this pipeline, got 100; nearest is 96"),
     "a size beyond the limit": ({"size": "64x512"}, "size", "height must be 32 to 256, got 512"),
@@ -122,7 +126,7 @@ def test_what_cannot_be_met_is_refused_by_name_with_the_way_out(case: str) -> No
     assert caught.value.field == field and message in caught.value.message
 
 
-@pytest.mark.parametrize("fields", [{"model": "sora-2"}, {"model": "miniature/one"}, {"pipeline": "one"}, {"model": 5}], ids=str)
+@pytest.mark.parametrize("fields", [{"model": "sora-2"}, {"model": "miniature/one"}, {"pipeline": "one"}], ids=str)
 def test_a_model_that_is_not_served_is_not_found(fields: dict[str, Any]) -> None:
     with pytest.raises(UnknownModelError):
         asked(**fields)
@@ -130,6 +134,10 @@ def test_a_model_that_is_not_served_is_not_found(fields: dict[str, Any]) -> None
 
 FORMS: dict[str, tuple[tuple[str, str | bytes], str, str]] = {
     "a word for a number": (("num_frames", "five"), "num_frames", "got 'five'"),
+    "a number with a line in it": (("num_frames", "1_3"), "num_frames", "whole number, got '1_3'"),
+    "a number after a space": (("seed", " 7"), "seed", "whole number, got ' 7'"),
+    "a whole number with a point": (("seed", "7.0"), "seed", "whole number, got '7.0'"),
+    "a fraction with a line in it": (("guidance_scale", "1_0.5"), "guidance_scale", "must be a number, got '1_0.5'"),
     "NaN": (("guidance_scale", "nan"), "guidance_scale", "finite number, got 'nan'"),
     "a field given twice": (("prompt", "again"), "prompt", "given twice"),
     "a file for text": (("negative_prompt", b"x"), "negative_prompt", "must be text, got a file"),

@@ -1,6 +1,7 @@
 """Pictures are checked before they are believed; videos are what a browser plays."""
 
 import io
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -13,7 +14,7 @@ from aiprod_components.media.decode import decode_video
 from aiprod_components.media.encode import encode_mp4
 from aiprod_components.media.frames import digest_of, to_bytes, to_unit
 from aiprod_components.media.pictures import check_picture, read_picture
-from aiprod_components.values import Frames, Picture
+from aiprod_components.values import Frames, Picture, exact_rate
 
 
 def png(image: Image.Image, format: str = "PNG") -> bytes:
@@ -41,6 +42,11 @@ def test_a_video_is_h264_that_a_browser_plays_while_it_loads():
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
         assert (stream.frames, stream.average_rate, stream.width, stream.height) == (9, 16, 64, 48)
     assert data.index(b"moov") < data.index(b"mdat")
+
+
+@pytest.mark.parametrize(("rate", "exact"), [(23.976, "24000/1001"), (29.97, "30000/1001"), (24.0, "24"), (12.5, "25/2")])
+def test_a_frame_rate_is_stored_as_the_trade_means_it(rate: float, exact: str):
+    assert exact_rate(rate) == Fraction(exact)
 
 
 def test_what_is_encoded_can_be_seen_again():

@@ -114,7 +114,7 @@ def test_every_component_has_a_recipe():
 def test_the_quality_page_shows_what_was_measured():
     figures = {"reconstruction": {"128x128 plain": {"clips": 3, "ssim": 0.9712, "psnr": 31.5, "attributes_right": 0.97}}}
     shares = {"clips": 4, "attributes_legible": 0.95, "attributes_right": 0.75, "all_right": 0.5}
-    page = render_page({**figures, "eight_steps": shares}, sheets=2)
+    page = render_page({**figures, "weights": "0123", "eight_steps": shares}, sheets=2)
     assert "| 128x128 plain | 3 | 0.9712 | 31.50 dB |" in page
     assert "| 8 + 3 steps | 4 | 95.0 % | 75.0 % | 50.0 % |" in page
     assert "quality/sheet_2.png" in page

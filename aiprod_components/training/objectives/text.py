@@ -60,7 +60,7 @@ def answers(captions: list[Caption]) -> Tensor:
 
 class TextObjective:
     def __init__(self, recipe: TextRecipe, *, output: Path) -> None:
-        self.recipe, self.output = recipe, output
+        self.recipe, self.output, self.device = recipe, output, torch.device(recipe.device)
         torch.manual_seed(recipe.seed)
         self.model = SlotReader(TextEncoder(recipe.model))
         self.tokenize = make_tokenizer(recipe.model)
@@ -73,8 +73,9 @@ class TextObjective:
 
     def _read(self, captions: list[Caption]) -> dict[str, Tensor]:
         tokens = self.tokenize([caption.text for caption in captions])
+        tokens = type(tokens)(*(part.to(self.device) for part in tokens))
         predictions = self.model.read(self.model.encoder(tokens), tokens.mask)
-        right = answers(captions)
+        right = answers(captions).to(self.device)
         losses = [F.cross_entropy(predicted.float(), right[:, n]) for n, predicted in enumerate(predictions)]
         found = torch.stack([predicted.argmax(dim=-1) for predicted in predictions], dim=1)
         stated = right != SILENT
