@@ -84,7 +84,7 @@ class Denoise(Call[Latents]):
     """Stage 1: noise -> latents that show the prompt."""
 
     stage: ClassVar[str] = "denoiser"
-    prompt: Input[PromptEmbeds]
+    prompt_embeds: Input[PromptEmbeds]
     video: VideoShape
     sampling: Sampling
     pins: tuple[Pin, ...] = ()
@@ -110,7 +110,7 @@ class Refine(Call[Latents]):
     """Stage 2: latents, noised to the first sigma -> latents with the detail of their size."""
 
     stage: ClassVar[str] = "refiner"
-    prompt: Input[PromptEmbeds]
+    prompt_embeds: Input[PromptEmbeds]
     latents: Input[Latents]
     video: VideoShape
     sampling: Sampling

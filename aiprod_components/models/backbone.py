@@ -48,7 +48,7 @@ class Tokens:
 class Context:
     """What the whole clip is conditioned on: the prompt, and the video's height, width (pixels) and frame rate."""
 
-    prompt: Float[Tensor, "B S E"]
+    prompt_embeds: Float[Tensor, "B S E"]
     mask: Bool[Tensor, "B S"]
     size: Float[Tensor, "B 3"]
 
@@ -217,7 +217,7 @@ class HybridBackbone(nn.Module):
     def forward(self, tokens: Tokens, context: Context) -> Float[Tensor, "B G C"]:
         embedded, time = self.time(tokens.sigmas, context.size)
         turn = self.rotary(tokens.positions)
-        text = self.text(context.prompt)
+        text = self.text(context.prompt_embeds)
         x = self.enter(tokens.values)
         for block in self.attention_blocks:
             x = block(x, time, turn, text, context.mask)

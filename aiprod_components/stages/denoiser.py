@@ -21,8 +21,10 @@ class Denoiser:
         return run_steps(self, call, progress)
 
     def start(self, call: Denoise) -> FlowState:
-        prompt = cast(PromptEmbeds, call.prompt)
-        return self._sampler.start(call.video, prompt=prompt, sampling=call.sampling, pins=call.pins, latents=None, purpose="denoise")
+        embeds = cast(PromptEmbeds, call.prompt_embeds)
+        return self._sampler.start(
+            call.video, prompt_embeds=embeds, sampling=call.sampling, pins=call.pins, latents=None, purpose="denoise"
+        )
 
     def step(self, states: Sequence[FlowState]) -> list[FlowState]:
         return self._sampler.step(states)

@@ -26,7 +26,7 @@ class FlowState:
     x: Float[Tensor, "1 C T H W"]
     done: int
     sampling: Sampling
-    prompt: PromptEmbeds
+    prompt_embeds: PromptEmbeds
     conditioning: Conditioning
     video: VideoShape
 
@@ -56,7 +56,14 @@ class FlowSampler:
         self._backbone, self._grid, self._device = backbone.to(device), grid, device
 
     def start(
-        self, video: VideoShape, *, prompt: PromptEmbeds, sampling: Sampling, pins: Sequence[Pin], latents: Latents | None, purpose: str
+        self,
+        video: VideoShape,
+        *,
+        prompt_embeds: PromptEmbeds,
+        sampling: Sampling,
+        pins: Sequence[Pin],
+        latents: Latents | None,
+        purpose: str,
     ) -> FlowState:
         """Noise (over `latents`, where there are any) at the first sigma; pinned positions start as clean as they are strong."""
         shape = (1, *self._grid.shape_of(video))
@@ -66,7 +73,7 @@ class FlowSampler:
         noise = draw_noise(shape, seed=sampling.seed, purpose=purpose)
         x = add_noise(conditioning.clean, noise=noise, sigma=conditioning.freedom * sampling.sigmas[0])
         moved = Conditioning(conditioning.clean.to(self._device), conditioning.freedom.to(self._device))
-        return FlowState(x.to(self._device), 0, sampling, _moved(prompt, self._device), moved, video)
+        return FlowState(x.to(self._device), 0, sampling, _moved(prompt_embeds, self._device), moved, video)
 
     @torch.inference_mode()
     def step(self, states: Sequence[FlowState]) -> list[FlowState]:
@@ -95,7 +102,7 @@ class FlowSampler:
             grid=(t, h, w),
         )
         context = Context(
-            prompt=torch.cat([F.pad(row.embeds, (0, 0, 0, longest - row.embeds.shape[1])) for row in rows]),
+            prompt_embeds=torch.cat([F.pad(row.embeds, (0, 0, 0, longest - row.embeds.shape[1])) for row in rows]),
             mask=torch.cat([F.pad(row.mask, (0, longest - row.mask.shape[1])) for row in rows]),
             size=torch.tensor([[video.height, video.width, video.frame_rate]], device=self._device).float().expand(count, -1),
         )
@@ -104,7 +111,7 @@ class FlowSampler:
 
 
 def _rows(state: FlowState) -> list[_Row]:
-    levels, prompt = state.levels(state.done), state.prompt
+    levels, prompt = state.levels(state.done), state.prompt_embeds
     rows = [_Row(state.x, levels, prompt.embeds, prompt.mask)]
     if state.sampling.guidance.passes == 2:
         assert prompt.negative_embeds is not None and prompt.negative_mask is not None, "a guided call needs a negative prompt's embeds"

@@ -21,8 +21,10 @@ class Refiner:
         return run_steps(self, call, progress)
 
     def start(self, call: Refine) -> FlowState:
-        prompt, latents = cast(PromptEmbeds, call.prompt), cast(Latents, call.latents)
-        return self._sampler.start(call.video, prompt=prompt, sampling=call.sampling, pins=call.pins, latents=latents, purpose="refine")
+        embeds, latents = cast(PromptEmbeds, call.prompt_embeds), cast(Latents, call.latents)
+        return self._sampler.start(
+            call.video, prompt_embeds=embeds, sampling=call.sampling, pins=call.pins, latents=latents, purpose="refine"
+        )
 
     def step(self, states: Sequence[FlowState]) -> list[FlowState]:
         return self._sampler.step(states)

@@ -35,7 +35,7 @@ def some_tokens(*, appended: int = 0) -> Tokens:
 def some_context() -> Context:
     generator = torch.Generator().manual_seed(2)
     return Context(
-        prompt=torch.randn(2, 5, 16, generator=generator),
+        prompt_embeds=torch.randn(2, 5, 16, generator=generator),
         mask=torch.tensor([[True] * 5, [True] * 3 + [False] * 2]),
         size=torch.tensor([[48.0, 64.0, 16.0]] * 2),
     )
@@ -62,9 +62,9 @@ def test_every_token_has_a_noise_level_of_its_own(backbone: HybridBackbone):
 
 def test_padding_of_a_prompt_is_not_read(backbone: HybridBackbone):
     context = some_context()
-    prompt = context.prompt.clone()
-    prompt[1, 3:] = 100.0
-    torch.testing.assert_close(backbone(some_tokens(), context), backbone(some_tokens(), replace(context, prompt=prompt)))
+    embeds = context.prompt_embeds.clone()
+    embeds[1, 3:] = 100.0
+    torch.testing.assert_close(backbone(some_tokens(), context), backbone(some_tokens(), replace(context, prompt_embeds=embeds)))
 
 
 def test_attention_depends_on_where_tokens_are_to_each_other_not_on_where_they_are(backbone: HybridBackbone):
