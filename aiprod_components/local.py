@@ -44,4 +44,5 @@ def run_plan(plan: Plan, *, stages: StageTable, watch: Callable[[Step], Progress
 
 
 def best_device() -> torch.device:
+    """The GPU where there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

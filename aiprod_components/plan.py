@@ -34,6 +34,7 @@ class Call(Generic[T]):
     stage: ClassVar[str]
 
     def work(self, grid: LatentGrid) -> Work:
+        """What the call costs, known before it runs."""
         raise NotImplementedError
 
 

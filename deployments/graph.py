@@ -31,11 +31,13 @@ class FamilyRoot:
 
 
 def family(args: FamilyArgs) -> serve.Application:
+    """A family's stages, each a deployment by its own name, behind one root."""
     stages = {stage: serve.deployment(name=stage)(StageReplica).bind(args, stage) for stage in STAGES}
     return serve.deployment(name=FAMILY)(FamilyRoot).bind(**stages)
 
 
 def api(args: ApiArgs) -> serve.Application:
+    """The HTTP face of the families."""
     return serve.deployment(name=INGRESS)(Ingress).bind(args)
 
 

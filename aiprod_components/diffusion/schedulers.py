@@ -17,6 +17,7 @@ class TokenShift:
     many_shift: float
 
     def at(self, num_tokens: int) -> float:
+        """The shift for so many tokens: linear between the two that are named, and beyond them."""
         slope = (self.many_shift - self.few_shift) / (self.many_tokens - self.few_tokens)
         return self.few_shift + slope * (num_tokens - self.few_tokens)
 

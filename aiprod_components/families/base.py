@@ -59,6 +59,8 @@ class Component:
 
 @dataclass(frozen=True)
 class Family:
+    """A table of all that stages and pipelines must know of a model; `load(component)` reads its weights (CheckpointError)."""
+
     name: str
     title: str
     licence: str

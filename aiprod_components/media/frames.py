@@ -16,6 +16,7 @@ def to_unit(pixels: UInt8[Tensor, "B T H W 3"]) -> Float[Tensor, "B 3 T H W"]:
 
 
 def to_bytes(unit: Float[Tensor, "B 3 T H W"]) -> UInt8[Tensor, "B T H W 3"]:
+    """[0, 1] -> bytes, rounded; what lies outside is clipped."""
     return rearrange(unit.mul(255).round().clamp(0, 255).to(torch.uint8), "b c t h w -> b t h w c").contiguous()
 
 

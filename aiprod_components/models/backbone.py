@@ -18,6 +18,8 @@ from aiprod_components.kernels.attention import attention
 
 @dataclass(frozen=True)
 class BackboneConfig:
+    """Sizes of a backbone; periods are wavelengths of the rotary positions, in seconds and in pixels."""
+
     latent_channels: int
     width: int
     heads: int

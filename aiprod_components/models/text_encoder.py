@@ -96,6 +96,7 @@ class FolderTokenizer:
 
 
 def make_tokenizer(config: TextEncoderConfig) -> Tokenizer:
+    """The tokenizer that a config names. Raises what `transformers` raises when its folder cannot be read."""
     if config.tokenizer == "bytes":
         return ByteTokenizer(config.max_tokens)
     return FolderTokenizer(config.tokenizer, config.max_tokens)

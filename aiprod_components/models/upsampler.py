@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class UpsamplerConfig:
+    """Sizes of a latent upsampler."""
+
     latent_channels: int
     width: int
     blocks: int  # residual blocks before, and again after, the doubling

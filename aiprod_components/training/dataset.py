@@ -29,6 +29,7 @@ def draw_seeds(rng: random.Random, count: int) -> list[int]:
 
 
 def clips_of(scenes: Sequence[Scene], *, num_frames: int, size: int) -> UInt8[Tensor, "B T H W 3"]:
+    """Square clips of the scenes, rendered."""
     return render_frames(scenes, num_frames=num_frames, height=size, width=size, frame_rate=FRAME_RATE)
 
 

@@ -34,6 +34,7 @@ class Objective(Protocol):
 
 
 def learning_rate(schedule: Schedule, *, step: int) -> float:
+    """Of a step: a linear rise over the warm-up, then half a cosine down to a hundredth of the peak."""
     progress = (step + 1) / schedule.steps
     if progress < schedule.warmup:
         return schedule.learning_rate * progress / schedule.warmup

@@ -57,6 +57,7 @@ def _media_type(request: Request) -> tuple[str, str]:
 
 
 def parse_json(data: bytes) -> Body:
+    """Raises InvalidRequestError when the text is not a JSON object."""
     try:
         fields = from_json(data)
     except ValueError as error:

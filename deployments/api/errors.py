@@ -32,6 +32,7 @@ TYPES = {404: "not_found_error", 429: "rate_limit_error"}
 
 
 def problem(status: int, message: str, *, code: str, param: str | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
+    """The document of RFC 9457, with what OpenAI's clients read beside it."""
     kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
     body = {
         "type": f"urn:aiprod:error:{code}",
