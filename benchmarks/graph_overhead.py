@@ -79,6 +79,7 @@ def _measure_requests(requests: list[dict[str, Any]], *, repeats: int, patience:
     """Guided two-stage requests, warm, over HTTP and in this process in turns, with the threads that the config gives every stage.
 
     In turns, because a machine's pace drifts by more than what is measured: what slows one, the idle graph included, slows the other.
+    `in_process_alone_seconds` is this process without the graph beside it, before it starts and after it has ended.
     """
     config = check_config(CONFIG)
     (threads,) = {d["user_config"]["threads"] for app in config["applications"] for d in app["deployments"] if "user_config" in d}
@@ -86,6 +87,11 @@ def _measure_requests(requests: list[dict[str, Any]], *, repeats: int, patience:
     family = make_family("miniature")
     wire, stages = Wire({family.name: family}), LocalStages(family, device=best_device())
     plans = [wire.read(Body(fields, json=json.dumps(fields).encode())).plan for fields in requests]
+
+    def alone() -> list[float]:
+        return [_medians(partial(run_here, plan, stages=stages), repeats=repeats)[0][0] for plan in plans]
+
+    before = alone()
     with running_server(CONFIG, port=free_port(), patience=patience) as server, httpx.Client(timeout=None, trust_env=False) as client:
 
         def measure(fields: dict[str, Any], plan: Plan) -> dict[str, Any]:
@@ -93,11 +99,13 @@ def _measure_requests(requests: list[dict[str, Any]], *, repeats: int, patience:
             there = partial(_post, client, f"{server.url}/v1/videos/sync", fields)
             return _compare(fields, *_medians(here, there, repeats=repeats))
 
-        return {
-            "threads": threads,
-            "seconds_to_ready": server.seconds_to_ready,
-            "requests": [measure(fields, plan) for fields, plan in zip(requests, plans, strict=True)],
-        }
+        measured = [measure(fields, plan) for fields, plan in zip(requests, plans, strict=True)]
+    both = zip(before, alone(), strict=True)
+    return {
+        "threads": threads,
+        "seconds_to_ready": server.seconds_to_ready,
+        "requests": [{**figures, "in_process_alone_seconds": list(pair)} for figures, pair in zip(measured, both, strict=True)],
+    }
 
 
 def _post(client: httpx.Client, url: str, fields: dict[str, Any]) -> httpx.Response:
