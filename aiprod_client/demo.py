@@ -16,7 +16,7 @@ from aiprod_client.terminal import summary, times_table
 from aiprod_components.errors import AiprodError
 
 PROMPT = "a big red ball bounces on a navy background"
-SETTINGS = VideoSettings(model="miniature", size="128x128", num_frames=33, seed=1)
+SETTINGS = VideoSettings(model="miniature", size="128x128", num_frames=33, seed=3)
 OUTPUT = Path("demo.mp4")
 SHOWN_LINES = 30
 
