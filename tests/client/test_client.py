@@ -66,8 +66,7 @@ def test_an_error_that_is_no_problem_document_still_says_something(server: Stand
 
 
 def test_another_server_on_the_port_is_told_from_ours(server: StandIn) -> None:
-    hello = Answer(b"hello")
-    server.answers = dict.fromkeys(("POST /v1/videos/sync", "POST /v1/plans", "GET /v1/models", "GET /readyz"), hello)
+    server.answers = {route: Answer(b"hello") for route in server.answers}
     with Client(server.url) as client:
         assert not client.ready()
         for ask in (lambda: client.generate("a red ball"), lambda: client.plan("a red ball"), client.models):
