@@ -62,10 +62,11 @@ class Client:
         direct = {"all://127.0.0.1": httpx.HTTPTransport(), "all://localhost": httpx.HTTPTransport()}
         try:
             self._http = httpx.Client(base_url=base_url, timeout=httpx.Timeout(timeout, connect=10.0), mounts=direct)
-        except httpx.InvalidURL as error:
+        except (httpx.InvalidURL, UnicodeError) as error:
             raise AiprodClientError(f"{base_url!r} is not a URL: {error}", code="invalid_url") from error
         url = self._http.base_url
-        if url.scheme not in ("http", "https") or not url.host or not 0 < (url.port or 1) < 65536:
+        if url.scheme not in ("http", "https") or not url.host or not (url.port is None or 0 < url.port < 65536):
+            self._http.close()
             raise AiprodClientError(f"{base_url!r} is not a server's URL, such as http://127.0.0.1:8000", code="invalid_url")
 
     def __enter__(self) -> Self:
@@ -95,11 +96,11 @@ class Client:
 
     def plan(self, prompt: str, settings: VideoSettings = VideoSettings()) -> dict[str, Any]:
         """The steps of the request with the work of each; runs nothing."""
-        return self._read(self._send("POST", "/v1/plans", json=settings.body(prompt)))
+        return self._read(self._send("POST", "/v1/plans", json=settings.body(prompt)), needed="steps")
 
     def models(self) -> list[dict[str, Any]]:
         """The served families with their pipelines, limits and sizes."""
-        return self._read(self._send("GET", "/v1/models"))["data"]
+        return self._read(self._send("GET", "/v1/models"), needed="data")["data"]
 
     def ready(self, *, timeout: float = 5.0) -> bool:
         """Whether the server answers and all its applications are up."""
@@ -112,11 +113,14 @@ class Client:
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
             return {}
 
-    def _read(self, answer: httpx.Response) -> dict[str, Any]:
+    def _read(self, answer: httpx.Response, *, needed: str) -> dict[str, Any]:
         try:
-            return dict(answer.json())
-        except (ValueError, TypeError) as error:
-            raise AiprodClientError(f"{self.base_url} is no AIPROD server: it answered without JSON", code="not_aiprod") from error
+            record = answer.json()
+        except ValueError:
+            record = None
+        if not isinstance(record, dict) or needed not in record:
+            raise AiprodClientError(f"{self.base_url} is no AIPROD server: it answered without {needed!r}", code="not_aiprod")
+        return record
 
     def _send(self, method: str, path: str, *, json: dict[str, Any] | None = None) -> httpx.Response:
         try:

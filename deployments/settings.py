@@ -13,7 +13,6 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import (
     DeploymentSchema,
     HTTPOptionsSchema,
-    LoggingConfig,
     RayActorOptionsSchema,
     ServeApplicationSchema,
     ServeDeploySchema,
@@ -64,7 +63,6 @@ BUILDERS: dict[str, tuple[type[BaseModel], dict[str, type[BaseModel]]]] = {
 BLOCKS: dict[str, type[BaseModel]] = {
     "ray_actor_options": RayActorOptionsSchema,
     "autoscaling_config": AutoscalingConfig,
-    "logging_config": LoggingConfig,
 }
 
 
@@ -85,9 +83,8 @@ def check_config(path: str | Path) -> dict[str, Any]:
 def _faults(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _unknown_keys(config, ServeDeploySchema, at="config")
     yield from _unknown_keys(config.get("http_options") or {}, HTTPOptionsSchema, at="http_options")
-    for application in config["applications"]:
-        yield from _application_faults(application)
-    yield from _family_faults(config["applications"])
+    faults = [fault for application in config["applications"] for fault in _application_faults(application)]
+    yield from faults or _family_faults(config["applications"])
 
 
 def _application_faults(application: Mapping[str, Any]) -> Iterator[str]:

@@ -62,5 +62,11 @@ def explain(error: ValidationError, *, known: list[str]) -> InvalidRequestError:
     if first["type"] == "extra_forbidden":
         way_out = f"the fields are {', '.join(known)}" if len(first["loc"]) == 1 else "leave it out"
         return InvalidRequestError(f"{field} is not a field of this pipeline; {way_out}", field=field)
-    shown, message = repr(first["input"]), first["msg"].removeprefix("Value error, ")
-    return InvalidRequestError(f"{field}: {message}, got {shown if len(shown) <= 80 else shown[:77] + '...'}", field=field)
+    message = first["msg"].removeprefix("Value error, ")
+    return InvalidRequestError(f"{field}: {message}, got {shown(first['input'])}", field=field)
+
+
+def shown(value: object) -> str:
+    """A client's value in an error message, shortened."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -29,7 +29,7 @@ PictureField = Annotated[
 
 
 def _saying_something(text: str) -> str:
-    if all(unicodedata.category(character)[0] in "ZC" for character in text):  # separators and control characters
+    if all(unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc", "Cf") for character in text):  # spaces and control characters
         raise ValueError("says nothing; describe what the video shows")
     return text
 

@@ -9,9 +9,9 @@ edited by hand. What a clip shows is read back by the judge (`aiprod_components/
 processing that is itself tested on rendered ground truth. Numbers that fall short of a goal are printed as they are.
 """
 
-FOLLOWING = """One object, plain background, every attribute stated in the prompt. The judge refuses clips that are not clean (a frayed
-outline, a path that wavers): what it still reads of them counts as legible and never as right. All right means every
-attribute of a clean clip.
+FOLLOWING = """One object, plain background, every attribute stated in the prompt. The judge refuses clips that are not clean (a wrong
+outline, a shape that changes, a path that wavers): what it still reads of them counts as legible and never as right. All
+right means every attribute of a clean clip.
 
 """
 SHARES = ["clips", "attributes legible", "attributes right", "all right"]
@@ -24,7 +24,7 @@ def render_page(figures: dict[str, Any], *, sheets: int) -> str:
     parts += [_refinement(figures["refinement"])] if "refinement" in figures else []
     parts += [_image(figures["image_to_video"])] if "image_to_video" in figures else []
     parts += [_languages(figures["languages"])] if "languages" in figures else []
-    parts += [_sheets(sheets)]
+    parts += [_sheets(sheets)] if "english" in figures else []
     return "\n".join(parts)
 
 

@@ -1,7 +1,7 @@
 """objective -> steps -> checkpoints -> weights
 
 A step depends only on the recipe and its number, so a run that is stopped and started again goes on as if it had not been.
-A gradient that is not finite stops the run: the last checkpoint is sound.
+A gradient that is not finite stops the run before it reaches the weights.
 """
 
 import json

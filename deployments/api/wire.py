@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from aiprod_components.errors import AiprodError, InvalidRequestError, UnknownModelError
 from aiprod_components.families.base import Family
 from aiprod_components.media.pictures import check_picture
-from aiprod_components.pipelines import PIPELINES, choose_pipeline, defaults_of, explain, parse_request
+from aiprod_components.pipelines import PIPELINES, choose_pipeline, defaults_of, explain, parse_request, shown
 from aiprod_components.pipelines.base import FirstFrame, VideoRequest
 from aiprod_components.plan import Plan
 from deployments.api.body import Body
@@ -146,12 +146,14 @@ class Wire:
     def _choose(self, fields: Mapping[str, Any]) -> tuple[Family, str]:
         model, pipeline = fields.get("model", next(iter(self.families))), fields.get("pipeline")
         if not isinstance(model, str):
-            raise InvalidRequestError(f"model must be a string, got {model!r}; the models are {', '.join(self.families)}", field="model")
+            raise InvalidRequestError(
+                f"model must be a string, got {shown(model)}; the models are {', '.join(self.families)}", field="model"
+            )
         if pipeline is None and "pipeline" in fields:
             raise InvalidRequestError(f"pipeline must be one of {', '.join(PIPELINES)}, or left out; got null", field="pipeline")
         name, pipeline = choose_pipeline(model, named=pipeline)
         if name not in self.families:
-            raise UnknownModelError(f"model {model!r} is not served here; there is {', '.join(self.families)}", field="model")
+            raise UnknownModelError(f"model {shown(model)} is not served here; there is {', '.join(self.families)}", field="model")
         return self.families[name], pipeline
 
     def _validated(self, body: Body, key: tuple[str, str]) -> VideoFields:
@@ -173,9 +175,9 @@ def _check_numbers(fields: Mapping[str, Any], model: type[VideoFields]) -> None:
     for name, value in fields.items():
         kind = model.model_fields[name].annotation if name in model.model_fields else None
         if kind is int and isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
-            raise InvalidRequestError(f"{name} must be a whole number, got {value!r}", field=name)
+            raise InvalidRequestError(f"{name} must be a whole number, got {shown(value)}", field=name)
         if kind is float and isinstance(value, str) and re.search(r"[\s_]", value):
-            raise InvalidRequestError(f"{name} must be a number, got {value!r}", field=name)
+            raise InvalidRequestError(f"{name} must be a number, got {shown(value)}", field=name)
 
 
 def _record(fields: VideoFields, body: Body, *, family: Family) -> dict[str, Any]:

@@ -114,7 +114,15 @@ def test_every_component_has_a_recipe():
 def test_the_quality_page_shows_what_was_measured():
     figures = {"reconstruction": {"128x128 plain": {"clips": 3, "ssim": 0.9712, "psnr": 31.5, "attributes_right": 0.97}}}
     shares = {"clips": 4, "attributes_legible": 0.95, "attributes_right": 0.75, "all_right": 0.5}
-    page = render_page({**figures, "weights": "0123", "eight_steps": shares}, sheets=2)
+    page = render_page(
+        {
+            **figures,
+            "weights": "0123",
+            "eight_steps": shares,
+            "english": {**shares, "by_attribute": {}, "legible_by_attribute": {}, "refused": {}},
+        },
+        sheets=2,
+    )
     assert "| 128x128 plain | 3 | 0.9712 | 31.50 dB |" in page
     assert "| 8 + 3 steps | 4 | 95.0 % | 75.0 % | 50.0 % |" in page
     assert "quality/sheet_2.png" in page
@@ -130,3 +138,4 @@ def test_what_is_read_of_an_unclean_clip_is_legible_and_not_right():
     shares = judged([clean, replace(clean, right=dict.fromkeys(clean.right, False), refused="frayed")])
     assert (shares["attributes_right"], shares["attributes_legible"], shares["all_right"]) == (0.5, 1.0, 0.5)
     assert unclean.refused and not any(unclean.right.values()) and clean.refused is None
+    assert all(unclean.legible.values())
