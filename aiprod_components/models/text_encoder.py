@@ -43,6 +43,9 @@ class Tokens(NamedTuple):
     mask: Bool[Tensor, "B S"]
     terms: Int[Tensor, "B S"]
 
+    def to(self, device: torch.device) -> "Tokens":
+        return Tokens(*(part.to(device) for part in self))
+
 
 @runtime_checkable
 class Tokenizer(Protocol):

@@ -37,10 +37,12 @@ def choose_pipeline(model: str, *, named: object = None) -> tuple[str, str]:
     family, _, suffix = model.partition("/")
     pipeline = (suffix or DEFAULT_PIPELINE) if named is None else named
     if suffix and pipeline != suffix:
-        raise InvalidRequestError(f"model names pipeline {suffix!r} and pipeline says {pipeline!r}; leave one out", field="pipeline")
+        raise InvalidRequestError(
+            f"model names pipeline {shown(suffix)} and pipeline says {shown(pipeline)}; leave one out", field="pipeline"
+        )
     if not isinstance(pipeline, str) or pipeline not in PIPELINES:
         field = "model" if suffix else "pipeline"
-        raise UnknownModelError(f"pipeline {pipeline!r} is unknown; the pipelines are {', '.join(PIPELINES)}", field=field)
+        raise UnknownModelError(f"pipeline {shown(pipeline)} is unknown; the pipelines are {', '.join(PIPELINES)}", field=field)
     return family, pipeline
 
 

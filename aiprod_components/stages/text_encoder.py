@@ -6,7 +6,7 @@ import torch
 
 from aiprod_components.calls import EncodePrompt
 from aiprod_components.families.base import Family
-from aiprod_components.models.text_encoder import TextEncoder, Tokens, make_tokenizer
+from aiprod_components.models.text_encoder import TextEncoder, make_tokenizer
 from aiprod_components.stages.base import Progress
 from aiprod_components.values import PromptEmbeds
 
@@ -26,5 +26,5 @@ class TextEncoding:
     @torch.inference_mode()
     def _encode(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
         tokens = self._tokenize([prompt])
-        embeds = self._encoder(Tokens(*(part.to(self._device) for part in tokens)))
+        embeds = self._encoder(tokens.to(self._device))
         return embeds.float().cpu(), tokens.mask

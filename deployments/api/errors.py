@@ -76,7 +76,8 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
         404: f"there is no {path}; GET /openapi.json lists the routes",
         405: f"{path} does not take {request.method}; GET /openapi.json lists the routes",
     }
-    message = said.get(status, error.detail) if error.detail == HTTPStatus(status).phrase else error.detail  # ours say more than a phrase
+    own = error.detail != _title(status)  # ours say more than the framework's bare phrase
+    message = error.detail if own else said.get(status, error.detail)
     return problem(status, str(message), code=CODES.get(status, "http_error"), headers=headers)
 
 

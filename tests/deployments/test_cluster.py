@@ -123,6 +123,7 @@ def test_bad_inputs_are_refused_by_name_and_harm_nobody(http: httpx.Client) -> N
         assert answer.headers["content-type"] == "application/problem+json" and len(answer.headers.get_list("x-request-id")) == 1, name
         assert problem["error"]["param"] == param and way_out in problem["detail"] and "Traceback" not in answer.text, name
     assert http.post("/v1/videos/sync", json={**SMALL, "model": "sora-2"}).status_code == 404
+    assert http.get("/v1/nothing").json()["error"]["code"] == "not_found"
     assert "GET /openapi.json" in http.get("/v1/nothing").json()["detail"]
     assert "GET /openapi.json" in http.delete("/v1/models").json()["detail"]
     torn = http.post("/v1/videos/sync", content=b"--x\r\n", headers={"content-type": "multipart/form-data"})

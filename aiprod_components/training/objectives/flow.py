@@ -173,11 +173,11 @@ class FlowObjective:
         # One language a batch: captions of one script are of like length, and padding is paid for.
         language = "en" if rng.random() < self.recipe.english_share else rng.choice(LANGUAGES)
         texts = [self._caption(scene, language, rng) for scene in batch.scenes]
-        tokens = self.tokenize(texts)
+        tokens = self.tokenize(texts).to(self.device)
         with torch.no_grad():
-            embeds = self.text(type(tokens)(*(part.to(self.device) for part in tokens)))
+            embeds = self.text(tokens)
         size = torch.tensor([[batch.video.height, batch.video.width, batch.video.frame_rate]], device=self.device).float()
-        return Context(embeds, tokens.mask.to(self.device), size.expand(len(texts), -1))
+        return Context(embeds, tokens.mask, size.expand(len(texts), -1))
 
     def _caption(self, scene: Scene, language: str, rng: random.Random) -> str:
         if rng.random() < self.recipe.caption_dropout:

@@ -72,8 +72,7 @@ class TextObjective:
         return {name: torch.stack([figures[name] for figures in passes]).mean() for name in passes[0]}
 
     def _read(self, captions: list[Caption]) -> dict[str, Tensor]:
-        tokens = self.tokenize([caption.text for caption in captions])
-        tokens = type(tokens)(*(part.to(self.device) for part in tokens))
+        tokens = self.tokenize([caption.text for caption in captions]).to(self.device)
         predictions = self.model.read(self.model.encoder(tokens), tokens.mask)
         right = answers(captions).to(self.device)
         losses = [F.cross_entropy(predicted.float(), right[:, n]) for n, predicted in enumerate(predictions)]
