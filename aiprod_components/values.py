@@ -39,6 +39,10 @@ class LatentGrid:
         """The latent frame that holds video frame `frame`: the first alone, then groups of `time`."""
         return 0 if frame == 0 else (frame - 1) // self.time + 1
 
+    def frames_in(self, latent_frames: int) -> int:
+        """The video frames of a clip that has so many latent frames."""
+        return (latent_frames - 1) * self.time + 1
+
     def tokens_of(self, video: VideoShape) -> int:
         _, frames, height, width = self.shape_of(video)
         return frames * height * width
@@ -73,6 +77,20 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Footage:
+    """An encoded video as it was uploaded; it is known by the hash of its content."""
+
+    data: bytes
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"Footage({len(self.data)} bytes, sha256 {self.digest[:12]})"
+
+
+@dataclass(frozen=True)
 class PromptEmbeds:
     """A prompt as the denoisers read it; with guidance, also the prompt to steer away from."""
 
@@ -100,7 +118,7 @@ class Frames:
 
 @dataclass(frozen=True)
 class Video:
-    """An encoded video file (mp4), its size, and the digest of its raw frames (equal frames, equal digest)."""
+    """An encoded video (mp4) or still (PNG, WebP), its size, and the digest of its raw frames (equal frames, equal digest)."""
 
     data: bytes
     shape: VideoShape

@@ -15,7 +15,7 @@ from aiprod_components.values import Picture
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_SIDE = 8192
-MAX_PIXELS = 33_000_000  # an 8K frame
+MAX_PIXELS = 7680 * 4320  # an 8K frame
 MAX_BYTES = 20_000_000
 
 
