@@ -1,0 +1,209 @@
+"""low-rank factors of a safetensors file -> a network's weights and back, without drift
+
+W' = W + scale · up @ down (Hu et al. 2021). Files of PEFT and diffusers are read: NAME.lora_A.weight / NAME.lora_B.weight (or lora.down /
+lora.up, lora_down / lora_up), NAME.alpha, with or without `base_model.model.`, `transformer.` or `diffusion_model.` in front.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from aiprod_components.errors import CheckpointError
+
+PREFIXES = re.compile(r"^(base_model\.model\.|transformer\.|diffusion_model\.)+")
+FACTOR = re.compile(r"^(?P<module>.+?)\.(?P<kind>lora_A|lora_B|lora\.down|lora\.up|lora_down|lora_up)(\.default)?\.weight$")
+DOWN = ("lora_A", "lora.down", "lora_down")
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The factors of one module's weight; a kernel's `down` keeps its shape, its `up` is 1x1x1."""
+
+    down: Float[Tensor, "r *rest"]
+    up: Float[Tensor, "o r *ones"]
+    strength: float  # alpha / rank
+
+    def delta(self) -> Float[Tensor, "o *rest"]:
+        up, down = self.up.float().flatten(start_dim=1), self.down.float()
+        return self.strength * (up @ down.flatten(start_dim=1)).unflatten(1, down.shape[1:])
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A name, and the low-rank factors by the name of the module that they change."""
+
+    name: str
+    factors: Mapping[str, LowRank]
+
+
+def read_lora(path: Path) -> Lora:
+    """Raises CheckpointError naming the file and the fault when it is not a LoRA in PEFT's or diffusers' format."""
+    with _opened(path) as file:
+        everywhere = _alpha_of(file.metadata() or {})
+        factors: dict[str, LowRank] = {}
+        for module, keys in _pairs(file, path).items():
+            down, up = file.get_tensor(keys["down"]), file.get_tensor(keys["up"])
+            alpha = float(file.get_tensor(keys["alpha"])) if "alpha" in keys else everywhere or len(down)
+            factors[module] = LowRank(down, up, alpha / len(down))
+    return Lora(path.stem, factors)
+
+
+def delta_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Of the weights that a file changes, from its header alone. Raises CheckpointError as `read_lora` does."""
+    with _opened(path) as file:
+        return {module: (_shape(file, keys["up"])[0], *_shape(file, keys["down"])[1:]) for module, keys in _pairs(file, path).items()}
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """What the file says of itself. Raises CheckpointError when it is not a whole safetensors file."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); copy it again") from error
+
+
+def _pairs(file: Any, path: Path) -> dict[str, dict[str, str]]:
+    """Module -> the keys of its factors."""
+    found: dict[str, dict[str, str]] = {}
+    for key in file.keys():  # noqa: SIM118
+        name = PREFIXES.sub("", key)
+        if match := FACTOR.match(name):
+            found.setdefault(match["module"], {})["down" if match["kind"] in DOWN else "up"] = key
+        elif name.endswith(".alpha"):
+            found.setdefault(name.removesuffix(".alpha"), {})["alpha"] = key
+        else:
+            raise CheckpointError(f"{path} holds {key!r}, which is no low-rank factor; save the LoRA alone, in PEFT's or diffusers' format")
+    if not found:
+        raise CheckpointError(f"{path} holds no low-rank factors")
+    for module, keys in found.items():
+        if not {"down", "up"} <= keys.keys() or _shape(file, keys["down"])[0] != _shape(file, keys["up"])[1]:
+            raise CheckpointError(f"{path}: the factors of {module} do not fit each other")
+    return found
+
+
+def _shape(file: Any, key: str) -> tuple[int, ...]:
+    return tuple(file.get_slice(key).get_shape())
+
+
+def _alpha_of(metadata: Mapping[str, str]) -> float | None:
+    """diffusers keeps PEFT's config, alpha included, as JSON in the file's header."""
+    for value in metadata.values():
+        if '"lora_alpha"' in value or "lora_alpha" in value:
+            config = json.loads(value)
+            return next((float(config[key]) for key in config if key.endswith("lora_alpha")), None)
+    return None
+
+
+def save_lora(lora: Lora, path: Path, *, metadata: Mapping[str, str]) -> None:
+    """In PEFT's format and float16, with the scale of `alpha / rank` folded into `up`."""
+    tensors: dict[str, Tensor] = {}
+    for module, pair in lora.factors.items():
+        tensors[f"{module}.lora_A.weight"] = pair.down.detach().cpu().half().contiguous()
+        tensors[f"{module}.lora_B.weight"] = (pair.up.detach().cpu() * pair.strength).half().contiguous()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, metadata=dict(metadata))
+
+
+def misfit(lora_shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Why deltas of these shapes do not belong to a network with these weights; None when they do."""
+    for module, shape in lora_shapes.items():
+        if module not in weights:
+            return f"it changes {module}, which this network has not"
+        if shape != weights[module]:
+            return f"its {module} is {'x'.join(map(str, shape))}, the network's {'x'.join(map(str, weights[module]))}"
+    return None
+
+
+def weight_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Of every module whose weight a LoRA may change."""
+    return {name: tuple(module.weight.shape) for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv3d)}
+
+
+class LoraFuser:
+    """Fuses LoRAs into a network's weights, each with a scale, and takes them out again bit for bit.
+
+    The weights that were ever changed are kept as they were; nothing is subtracted, so nothing drifts.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._modules = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv3d)}
+        self._originals: dict[str, Tensor] = {}
+        self._fused: tuple[tuple[str, float], ...] = ()
+
+    @torch.no_grad()
+    def fuse(self, loras: Sequence[tuple[Lora, float]]) -> None:
+        """The network becomes its own weights plus these, whatever was fused before. None: its own weights.
+
+        Raises CheckpointError when a LoRA belongs to another network.
+        """
+        chosen = tuple((lora.name, scale) for lora, scale in loras)
+        if chosen == self._fused:
+            return
+        own = weight_shapes(self._model)
+        for lora, _ in loras:
+            shapes = {name: (len(pair.up), *pair.down.shape[1:]) for name, pair in lora.factors.items()}
+            if fault := misfit(shapes, own):
+                raise CheckpointError(f"lora {lora.name} belongs to another network: {fault}")
+        for name, original in self._originals.items():
+            self._modules[name].weight.copy_(original)
+        for lora, scale in loras:
+            for name, pair in lora.factors.items():
+                weight = self._modules[name].weight
+                self._originals.setdefault(name, weight.clone())
+                weight.add_((scale * pair.delta()).to(weight.device, weight.dtype))
+        self._fused = chosen
+
+
+class Injected(nn.Module):
+    """A weight with low-rank factors on top: what a LoRA's training trains. `up` starts at zero, so nothing changes at first."""
+
+    def __init__(self, weight: Tensor, *, rank: int) -> None:
+        super().__init__()
+        fan_in = weight[0].numel()
+        self.down = nn.Parameter(torch.randn(rank, *weight.shape[1:]) * fan_in**-0.5)
+        self.up = nn.Parameter(torch.zeros(len(weight), rank))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + (self.up @ rearrange(self.down, "r ... -> r (...)")).unflatten(1, weight.shape[1:])
+
+
+def inject(model: nn.Module, *, rank: int, modules: str) -> None:
+    """Freezes a network and puts trainable low-rank factors on the weights of modules whose name matches the pattern `modules`."""
+    model.requires_grad_(False)
+    for name in [name for name in weight_shapes(model) if re.search(modules, name)]:
+        module = model.get_submodule(name)
+        parametrize.register_parametrization(module, "weight", Injected(_weight_of(module), rank=rank))
+
+
+def injected(model: nn.Module, *, name: str) -> Lora:
+    """What was trained on top of a network."""
+    found: dict[str, LowRank] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, Injected):
+            owner = path.removesuffix(".parametrizations.weight.0")
+            ones = (1,) * (module.down.ndim - 2)
+            found[owner] = LowRank(module.down.detach(), module.up.detach().reshape(*module.up.shape, *ones), 1.0)
+    return Lora(name, found)
+
+
+def _weight_of(module: nn.Module) -> Tensor:
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight
