@@ -67,7 +67,7 @@ def _fail(message: str, *, code: int) -> NoReturn:
 @with_settings
 def generate(
     prompt: Prompt,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The mp4 to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write: an mp4, or a png or webp of a single frame.")],
     server: ServerUrl = None,
     local: Annotated[bool, typer.Option("--local", help="Run in this process even if a server answers.")] = False,
     weights: Weights = None,
@@ -97,14 +97,14 @@ def generate(
 @with_settings
 def plan(prompt: Prompt, as_json: AsJson = False, *, settings: VideoSettings) -> None:
     """Show the steps that a video would take, and their work. Needs no server and no weights."""
-    from aiprod_client.inprocess import NO_WEIGHTS, family_of, request_of
+    from aiprod_client.inprocess import DEFAULT_FAMILY, NO_WEIGHTS, family_of, understand
     from aiprod_components.plan import describe
 
-    family = family_of(settings, weights=NO_WEIGHTS)
-    request = request_of(prompt, settings, family=family)
-    described = describe(request.plan(family))
+    shipped = settings.model is None or settings.model.partition("/")[0] == DEFAULT_FAMILY
+    asked = understand(prompt, settings, family=family_of(settings, weights=None if shipped else NO_WEIGHTS))
+    described = describe(asked.plan)
     if as_json:
-        _print_json({**described, "seed": request.seed})
+        _print_json({**described, "seed": asked.request.seed})
     else:
         Console().print(plan_table(described))
 
@@ -166,8 +166,7 @@ def _run_here(prompt: str, settings: VideoSettings, *, weights: str | None) -> G
         from aiprod_client import inprocess
 
         family = inprocess.family_of(settings, weights=weights)
-        request = inprocess.request_of(prompt, settings, family=family)
-        plan = request.plan(family)
-        stages = inprocess.load_stages(family, plan=plan)
-    with step_bars([(step.name, step.call.stage) for step in plan.steps], console=err) as start:
-        return inprocess.generate(request, plan=plan, stages=stages, watch=lambda step: start(step.name))
+        asked = inprocess.understand(prompt, settings, family=family)
+        stages = inprocess.load_stages(family, plan=asked.plan)
+    with step_bars([(step.name, step.call.stage) for step in asked.plan.steps], console=err) as start:
+        return inprocess.generate(asked.request, plan=asked.plan, stages=stages, watch=lambda step: start(step.name))

@@ -40,7 +40,7 @@ class StageTime:
 
 @dataclass(frozen=True)
 class GeneratedVideo:
-    """A finished video (mp4) and how it came to be; equal frames have an equal `frames_sha256`.
+    """A finished video (mp4) or still (PNG, WebP) and how it came to be; equal frames have an equal `frames_sha256`.
 
     `seconds` is the whole time from asking to having; the steps' `timings` leave out waiting and the way between stages.
     """
@@ -51,6 +51,7 @@ class GeneratedVideo:
     frames_sha256: str
     seconds: float
     timings: tuple[StageTime, ...]
+    media_type: str = "video/mp4"
 
 
 class Client:
@@ -90,6 +91,7 @@ class Client:
                 frames_sha256=answer.headers["x-aiprod-frames-sha256"],
                 seconds=time.perf_counter() - started,
                 timings=_stage_times(answer.headers.get("server-timing", "")),
+                media_type=answer.headers["content-type"],
             )
         except (KeyError, ValueError) as error:
             raise AiprodClientError(f"{self.base_url} is no AIPROD server: it answered without {error}", code="not_aiprod") from error

@@ -1,29 +1,65 @@
 """THE VOCABULARY: every call a pipeline can make, on one page
 
 prompt --EncodePrompt--> prompt embeds --Denoise--> latents --Upsample--> latents --Refine--> latents --DecodeVideo--> video
-picture --EncodePicture--> latents of one frame, pinned in Denoise and Refine
+prompt, prompts before it --EnhancePrompt--> prompt
+picture --EncodePicture--> latents of one frame: pinned in Denoise and Refine, or a guide beside them
+footage --EncodeFootage--> latents of a reference: a guide beside the latents
+latents --EncodeTail--> latents of a clip's last frames, pinned at the start of the next clip
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
-from aiprod_components.plan import Call, Input, Work
-from aiprod_components.values import LatentGrid, Latents, Picture, PromptEmbeds, Video, VideoShape
+from aiprod_components.plan import Call, Input, Ref, Work
+from aiprod_components.values import Footage, LatentGrid, Latents, Picture, PromptEmbeds, Video, VideoShape
 
 FLOAT = 4  # bytes of a number in the latents that travel
 EMBED_BYTES = 256 * FLOAT  # of one token of a prompt
 PIXELS_PER_BYTE = 50  # of an mp4, about
+# An enhanced prompt is not known before it is there: at most so many bytes, written in so many tokens, after an instruction of so many.
+ENHANCED_BYTES, ENHANCED_TOKENS, INSTRUCTION_BYTES = 4000, 512, 2500
+
+
+Pass = Literal["conditional", "unconditional", "perturbed"]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Adaptive projected guidance (Sadat et al. 2024): what of the guidance lies along the prediction is taken `parallel` times.
+
+    `threshold` bounds the guidance's root mean square (0: no bound); `momentum` below 0 works against the steps before.
+    """
+
+    parallel: float = 0.0
+    threshold: float = 0.0
+    momentum: float = -0.5
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """How predictions with and without the prompt are combined; a scale of 1 needs no second prediction."""
+    """How predictions with the prompt, without it and with a part of the network left out are combined.
+
+    `scale` is classifier-free guidance (1: none), `stg_scale` spatiotemporal skip guidance (0: none), whose pass leaves self-attention out
+    in `stg_blocks`. `rescale` is how far the result's deviation is brought back to the prediction's. All of it holds at noise levels in
+    `interval`, both ends included; outside of it the prediction with the prompt stands alone.
+    """
 
     scale: float = 1.0
+    rescale: float = 0.0
+    stg_scale: float = 0.0
+    stg_blocks: tuple[int, ...] = ()
+    projection: Projection | None = None
+    interval: tuple[float, float] = (0.0, 1.0)
 
-    @property
-    def passes(self) -> int:
-        return 1 if self.scale == 1.0 else 2
+    def passes_at(self, sigma: float) -> tuple[Pass, ...]:
+        """The predictions that a step from noise level `sigma` needs."""
+        guided = self.interval[0] <= sigma <= self.interval[1]
+        needed: dict[Pass, bool] = {
+            "conditional": True,
+            "unconditional": guided and self.scale != 1.0,
+            "perturbed": guided and self.stg_scale != 0.0,
+        }
+        return tuple(kind for kind, is_needed in needed.items() if is_needed)
 
 
 @dataclass(frozen=True)
@@ -35,13 +71,46 @@ class Pin:
     strength: float
 
 
+# Sampler -> how often it asks the network in a step; the last step, to 0, always asks once.
+EVALUATIONS: dict[str, int] = {
+    "euler": 1,
+    "euler_ancestral": 1,
+    "heun": 2,
+    "dpmpp_2m": 1,
+    "res_2s": 2,
+    "gradient_estimation": 1,
+}
+
+
+@dataclass(frozen=True)
+class Guide:
+    """Latents beside the grid that the network looks at: a keyframe's picture, or a reference clip, from video frame `frame` on.
+
+    `video` is their own size; a smaller one covers the same view. At strength 1 they are clean, below it as noisy as what is left.
+    """
+
+    latents: Input[Latents]
+    video: VideoShape
+    frame: int
+    strength: float
+
+
+@dataclass(frozen=True)
+class LoraUse:
+    """One of the family's LoRAs, at a scale."""
+
+    name: str
+    scale: float
+
+
 @dataclass(frozen=True)
 class Sampling:
-    """How noise becomes latents: noise levels falling to 0 (one step between each two), guidance, and the noise's seed."""
+    """How noise becomes latents: noise levels falling to 0, one step between each two; guidance; the noise's seed; who takes the steps."""
 
     sigmas: tuple[float, ...]
     guidance: Guidance
     seed: int
+    sampler: str = "euler"
 
     @property
     def num_inference_steps(self) -> int:
@@ -49,7 +118,21 @@ class Sampling:
 
     @property
     def network_calls(self) -> int:
-        return self.num_inference_steps * self.guidance.passes
+        *starts, last = (len(self.guidance.passes_at(sigma)) for sigma in self.sigmas[:-1])
+        return sum(starts) * EVALUATIONS[self.sampler] + last
+
+
+@dataclass(frozen=True)
+class EnhancePrompt(Call[str]):
+    """Prompt -> the same by the style guide, from a language model; after the prompts `before`, as what carries on from them."""
+
+    stage: ClassVar[str] = "prompt_enhancer"
+    prompt: Input[str]
+    before: tuple[Input[str], ...] = ()
+
+    def work(self, grid: LatentGrid) -> Work:
+        read = INSTRUCTION_BYTES + sum(_bytes_of(text) for text in (self.prompt, *self.before))
+        return Work(1, read + ENHANCED_TOKENS, ENHANCED_BYTES)  # each position passes once: the network keeps what it has read
 
 
 @dataclass(frozen=True)
@@ -57,12 +140,12 @@ class EncodePrompt(Call[PromptEmbeds]):
     """Prompt (and, for guidance, the prompt to steer away from) -> prompt embeds."""
 
     stage: ClassVar[str] = "text_encoder"
-    prompt: str
+    prompt: Input[str]
     negative_prompt: str | None
 
     def work(self, grid: LatentGrid) -> Work:
         texts = [self.prompt] if self.negative_prompt is None else [self.prompt, self.negative_prompt]
-        tokens = sum(len(text.encode()) + 1 for text in texts)  # a byte each at most, and the end of the text
+        tokens = sum(_bytes_of(text) + 1 for text in texts)  # a byte each at most, and the end of the text
         return Work(len(texts), tokens, tokens * EMBED_BYTES)
 
 
@@ -80,6 +163,40 @@ class EncodePicture(Call[Latents]):
 
 
 @dataclass(frozen=True)
+class EncodeFootage(Call[Latents]):
+    """`video.num_frames` frames of an uploaded video from number `start` on, at the size and rate of `video` -> latents.
+
+    With a `control` ("canny") what is encoded is that drawn from the frames.
+    """
+
+    stage: ClassVar[str] = "vae_encoder"
+    footage: Footage
+    start: int
+    video: VideoShape
+    control: str | None
+
+    def work(self, grid: LatentGrid) -> Work:
+        return _latent_work(grid, self.video, network_calls=1)
+
+
+@dataclass(frozen=True)
+class EncodeTail(Call[Latents]):
+    """The last frames of a clip as the beginning of the next: its last `latent_frames` decoded, and encoded as a clip of their own.
+
+    The first latent frame of a clip is one frame alone, so latents cannot just be handed on.
+    """
+
+    stage: ClassVar[str] = "vae_encoder"
+    latents: Input[Latents]
+    video: VideoShape
+    latent_frames: int
+
+    def work(self, grid: LatentGrid) -> Work:
+        tail = replace(self.video, num_frames=grid.frames_in(self.latent_frames))
+        return _latent_work(grid, tail, network_calls=2)
+
+
+@dataclass(frozen=True)
 class Denoise(Call[Latents]):
     """Stage 1: noise -> latents that show the prompt."""
 
@@ -88,18 +205,21 @@ class Denoise(Call[Latents]):
     video: VideoShape
     sampling: Sampling
     pins: tuple[Pin, ...] = ()
+    guides: tuple[Guide, ...] = ()
+    loras: tuple[LoraUse, ...] = ()
 
     def work(self, grid: LatentGrid) -> Work:
-        return _latent_work(grid, self.video, network_calls=self.sampling.network_calls)
+        return _sampling_work(grid, self.video, sampling=self.sampling, guides=self.guides)
 
 
 @dataclass(frozen=True)
 class Upsample(Call[Latents]):
-    """Latents -> latents of twice the height and width; `video` is the size of the result."""
+    """Latents -> latents of another size or frame rate, by one of the family's upsamplers; `video` is the size of the result."""
 
     stage: ClassVar[str] = "upsampler"
     latents: Input[Latents]
     video: VideoShape
+    network: str = "upsampler"
 
     def work(self, grid: LatentGrid) -> Work:
         return _latent_work(grid, self.video, network_calls=1)
@@ -115,22 +235,39 @@ class Refine(Call[Latents]):
     video: VideoShape
     sampling: Sampling
     pins: tuple[Pin, ...] = ()
+    guides: tuple[Guide, ...] = ()
+    loras: tuple[LoraUse, ...] = ()
 
     def work(self, grid: LatentGrid) -> Work:
-        return _latent_work(grid, self.video, network_calls=self.sampling.network_calls)
+        return _sampling_work(grid, self.video, sampling=self.sampling, guides=self.guides)
 
 
 @dataclass(frozen=True)
 class DecodeVideo(Call[Video]):
-    """Latents -> frames -> mp4."""
+    """Latents -> frames -> an encoded file. Clips that follow each other begin with `overlap` frames of the one before, shown once.
+
+    `video` is the size of the whole; `container` is "mp4", or for a single frame "png" or "webp".
+    """
 
     stage: ClassVar[str] = "vae_decoder"
-    latents: Input[Latents]
+    clips: tuple[Input[Latents], ...]
     video: VideoShape
+    overlap: int = 0
+    container: str = "mp4"
 
     def work(self, grid: LatentGrid) -> Work:
         pixels = self.video.num_frames * self.video.height * self.video.width
-        return Work(1, grid.tokens_of(self.video), pixels // PIXELS_PER_BYTE)
+        return Work(len(self.clips), grid.tokens_of(self.video), pixels // PIXELS_PER_BYTE)
+
+
+def _sampling_work(grid: LatentGrid, video: VideoShape, *, sampling: Sampling, guides: tuple[Guide, ...]) -> Work:
+    """Guides cost as much in every pass as latents do, and are not handed on."""
+    work = _latent_work(grid, video, network_calls=sampling.network_calls)
+    return replace(work, tokens=work.tokens + sum(grid.tokens_of(guide.video) for guide in guides))
+
+
+def _bytes_of(text: Input[str]) -> int:
+    return ENHANCED_BYTES if isinstance(text, Ref) else len(text.encode())
 
 
 def _latent_work(grid: LatentGrid, video: VideoShape, *, network_calls: int) -> Work:

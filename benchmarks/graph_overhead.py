@@ -7,16 +7,9 @@ import argparse
 import asyncio
 import json
 import os
-import platform
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +24,14 @@ from aiprod_components.local import LocalStages, best_device
 from aiprod_components.local import run_plan as run_here
 from aiprod_components.plan import Plan
 from benchmarks.big_tensors import deploy, make_plan
+from benchmarks.measuring import RESULTS, ROOT, circumstances, medians
 from deployments.api.body import Body
 from deployments.api.wire import Wire
 from deployments.graph import check_config
 from deployments.runner import run_plan
 
-ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "serve_config.yaml"
-RESULT = Path(__file__).parent / "results" / "graph_overhead.json"
+RESULT = RESULTS / "graph_overhead.json"
 
 
 def main() -> None:
@@ -46,11 +39,7 @@ def main() -> None:
     fields = {"prompt": "a red ball moves right", "seed": 3, "size": options.size, "num_frames": options.num_frames}
     requests = [{**fields, "num_inference_steps": steps} for steps in options.steps]
     result: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain")),
-        "hardware": {"cpu": _cpu_model(), "cores": os.cpu_count(), "usable_cores": len(os.sched_getaffinity(0))},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("ray", "torch", "fastapi")}},
+        **circumstances("ray", "torch", "fastapi"),
         "repeats": options.repeats,
         **_measure_requests(requests, repeats=options.repeats, patience=options.patience),
         "hops": _measure_hops(options.megabytes, repeats=options.repeats),
@@ -89,7 +78,7 @@ def _measure_requests(requests: list[dict[str, Any]], *, repeats: int, patience:
     plans = [wire.read(Body(fields, json=json.dumps(fields).encode())).plan for fields in requests]
 
     def alone() -> list[float]:
-        return [_medians(partial(run_here, plan, stages=stages), repeats=repeats)[0][0] for plan in plans]
+        return [medians(partial(run_here, plan, stages=stages), repeats=repeats)[0][0] for plan in plans]
 
     before = alone()
     with running_server(CONFIG, port=free_port(), patience=patience) as server, httpx.Client(timeout=None, trust_env=False) as client:
@@ -97,7 +86,7 @@ def _measure_requests(requests: list[dict[str, Any]], *, repeats: int, patience:
         def measure(fields: dict[str, Any], plan: Plan) -> dict[str, Any]:
             here = partial(run_here, plan, stages=stages)
             there = partial(_post, client, f"{server.url}/v1/videos/sync", fields)
-            return _compare(fields, *_medians(here, there, repeats=repeats))
+            return _compare(fields, *medians(here, there, repeats=repeats))
 
         measured = [measure(fields, plan) for fields, plan in zip(requests, plans, strict=True)]
     both = zip(before, alone(), strict=True)
@@ -141,29 +130,8 @@ def _measure_hops(sizes: list[int], *, repeats: int) -> list[dict[str, float]]:
 
 def _hop(megabytes: int, *, handles: dict[str, Any], repeats: int) -> float:
     plan = make_plan(megabytes)
-    ((seconds, _),) = _medians(lambda: asyncio.run(run_plan(plan, handles=handles)), repeats=repeats)
+    ((seconds, _),) = medians(lambda: asyncio.run(run_plan(plan, handles=handles)), repeats=repeats)
     return seconds
-
-
-def _medians(*works: Callable[[], Any], repeats: int) -> list[tuple[float, Any]]:
-    """For each of the works, done in turns: the median time after a first round that does not count, and the last result."""
-    rounds = [[_timed(work) for work in works] for _ in range(1 + repeats)]
-    return [(statistics.median(seconds for seconds, _ in runs[1:]), runs[-1][1]) for runs in zip(*rounds, strict=True)]
-
-
-def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":

@@ -67,7 +67,9 @@ class Sealed:
 
     @classmethod
     def of(cls, value: Any, *, receipts: tuple[Receipt, ...]) -> "Sealed":
-        """Seals a dataclass whose tensors are on the CPU and directly in its fields."""
+        """Seals a dataclass whose tensors are on the CPU and directly in its fields, or a text."""
+        if isinstance(value, str):
+            return cls(str, {"object": value}, receipts)  # by the name of `str`'s parameter, so that `open` makes it like the others
         parts = {f.name: getattr(value, f.name) for f in fields(value)}
         return cls(type(value), {name: TensorBytes.of(p) if isinstance(p, Tensor) else p for name, p in parts.items()}, receipts)
 

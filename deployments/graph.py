@@ -1,6 +1,7 @@
 """THE GRAPH on one page: arguments -> deployments -> applications
 
     miniature: family ── text_encoder, vae_encoder, denoiser, upsampler, refiner, vae_decoder      one application per family
+                         (prompt_enhancer, where the family names a language model)
     api:       ingress ── finds the stages by (application, deployment)
 
 Each stage is a deployment of its own, scaled alone in `serve_config.yaml`. What feeds what is no business of the graph: a plan says it.
@@ -10,7 +11,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from aiprod_components.plan import Plan
-from aiprod_components.stages import STAGES
+from aiprod_components.stages import stages_of
 from deployments.api.http import Ingress
 from deployments.envelope import Sealed
 from deployments.runner import run_plan
@@ -32,7 +33,7 @@ class FamilyRoot:
 
 def family(args: FamilyArgs) -> serve.Application:
     """A family's stages, each a deployment by its own name, behind one root."""
-    stages = {stage: serve.deployment(name=stage)(StageReplica).bind(args, stage) for stage in STAGES}
+    stages = {stage: serve.deployment(name=stage)(StageReplica).bind(args, stage) for stage in stages_of(args.make())}
     return serve.deployment(name=FAMILY)(FamilyRoot).bind(**stages)
 
 

@@ -1,7 +1,7 @@
 """plan -> calls along its edges -> the last result, sealed; what lies between goes from replica to replica"""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ray import serve
@@ -11,16 +11,16 @@ from ray.serve.handle import DeploymentHandle
 
 from aiprod_components.errors import CancelledError, UnavailableError
 from aiprod_components.plan import Plan
-from aiprod_components.stages import STAGES
+from aiprod_components.stages import ALWAYS
 from deployments.envelope import Sealed
 
 LOST = (RayActorError, ObjectLostError, NodeDiedError, WorkerCrashedError, RayServeException)
 
 
-def find_stages(family: str) -> dict[str, DeploymentHandle]:
-    """The stages of the application that serves a family. Asks the controller. Raises UnavailableError before it has started."""
+def find_stages(family: str, *, stages: Iterable[str] = ALWAYS) -> dict[str, DeploymentHandle]:
+    """Of the application that serves a family, these stages. Asks the controller. Raises UnavailableError before it has started."""
     try:
-        return {stage: serve.get_deployment_handle(stage, app_name=family) for stage in STAGES}
+        return {stage: serve.get_deployment_handle(stage, app_name=family) for stage in stages}
     except RayServeException as error:
         raise UnavailableError(f"model {family} is not running yet; wait until /readyz answers 200") from error
 

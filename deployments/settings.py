@@ -20,7 +20,8 @@ from ray.serve.schema import (
 
 from aiprod_components.errors import AiprodError, ConfigError
 from aiprod_components.families import make_family
-from aiprod_components.stages import STAGES
+from aiprod_components.families.base import Family
+from aiprod_components.stages import STAGES, stages_of
 
 FAMILY, INGRESS = "family", "ingress"  # the root deployments of the two kinds of application
 
@@ -30,10 +31,20 @@ class _Strict(BaseModel):
 
 
 class FamilyArgs(_Strict):
-    """A model family to serve; `weights` is a folder (or `random`), absent: the family's own."""
+    """A model family to serve.
+
+    `weights` is a folder (or `random`), absent: the family's own. `loras` is a folder with more LoRAs than are with the weights.
+    `prompt_enhancer` is a `transformers` folder with a causal language model, absent: prompts stay as they are.
+    """
 
     name: str
     weights: str | None = None
+    loras: str | None = None
+    prompt_enhancer: str | None = None
+
+    def make(self) -> Family:
+        """The family. Raises AiprodError when there is none of that name, or none without weights."""
+        return make_family(self.name, weights=self.weights, loras=self.loras, prompt_enhancer=self.prompt_enhancer)
 
 
 class ApiArgs(_Strict):
@@ -110,11 +121,12 @@ def _family_faults(applications: list[dict[str, Any]]) -> Iterator[str]:
     """The API finds a family by the name of its application, and a family is one that can be made."""
     by_builder = {kind: [a for a in applications if a["import_path"] == f"deployments.graph:{kind}"] for kind in ("family", "api")}
     served = {_name(application): application.get("args") or {} for application in by_builder["family"]}
-    for name, args in served.items():
+    for application in by_builder["family"]:
+        name, args = _name(application), served[_name(application)]
         if args.get("name") != name:
             yield f"{name}.args.name is {args.get('name')!r}; a family's application bears its name"
         try:
-            make_family(args.get("name", ""), weights=args.get("weights"))
+            yield from _stage_faults(application, FamilyArgs.model_validate(args).make())
         except AiprodError as error:
             yield f"{name}.args: {error.message}"
     if [application.get("route_prefix", "/") for application in by_builder["api"]] != ["/"]:
@@ -123,6 +135,19 @@ def _family_faults(applications: list[dict[str, Any]]) -> Iterator[str]:
         for offered in (application.get("args") or {}).get("families") or []:
             if offered not in served.values():
                 yield f"{_name(application)}.args.families has {offered}, which is no application's args here"
+
+
+def _stage_faults(application: Mapping[str, Any], family: Family) -> Iterator[str]:
+    """A stage is configured where the family has it, and what it needs is there."""
+    for argument, folder, what in (
+        ("prompt_enhancer", family.prompt_enhancer, "that of a language model"),
+        ("loras", family.lora_folder, "one with LoRAs"),
+    ):
+        if folder is not None and not folder.is_dir():
+            yield f"{_name(application)}.args.{argument} is {str(folder)!r}, where no folder is; name {what}"
+    for stage in [deployment["name"] for deployment in application.get("deployments") or []]:
+        if stage in STAGES and stage not in stages_of(family):
+            yield f"{_name(application)}.{stage} has nothing to run; name a folder as {stage} in the application's args, or leave it out"
 
 
 def _name(application: Mapping[str, Any]) -> str:

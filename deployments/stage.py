@@ -18,7 +18,6 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 
 from aiprod_components.errors import CancelledError, UnavailableError
-from aiprod_components.families import make_family
 from aiprod_components.local import best_device
 from aiprod_components.plan import Call, fill
 from aiprod_components.stages import STAGES
@@ -47,7 +46,7 @@ class StageReplica:
         self._name, self._replica = stage, _replica_id()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=stage)
         # Built where it runs: a second thread that computes slows every operation of the first (docs/decisions.md, 25).
-        loaded = self._thread.submit(STAGES[stage], make_family(family.name, weights=family.weights), device=best_device())
+        loaded = self._thread.submit(STAGES[stage], family.make(), device=best_device())
         self._stage = loaded.result()
         self._failure: str | None = None
 

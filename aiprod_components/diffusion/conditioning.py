@@ -1,4 +1,4 @@
-"""pinned latents -> what each token starts from, and how much of the noise it gets"""
+"""pinned and appended latents -> what each token starts from, and how much of the noise it gets"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +14,15 @@ class Conditioning:
 
     clean: Float[Tensor, "1 C T H W"]
     freedom: Float[Tensor, "1 1 T H W"]
+
+
+@dataclass(frozen=True)
+class Appended:
+    """Tokens beside the grid, at places of their own: `freedom` scales their noise level (0 is clean)."""
+
+    values: Float[Tensor, "B N C"]
+    positions: Float[Tensor, "B N 3"]
+    freedom: Float[Tensor, "B N"]
 
 
 def pin_latents(free: Float[Tensor, "1 C T H W"], pins: Iterable[tuple[Float[Tensor, "1 C t H W"], int, float]]) -> Conditioning:

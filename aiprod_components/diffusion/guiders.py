@@ -1,11 +1,74 @@
-"""predictions with and without the prompt -> one prediction"""
+"""estimates of the clean latents, with the prompt, without it and with a part of the network left out -> one estimate"""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from aiprod_components.calls import Guidance, Pass, Projection
 
-def classifier_free(
-    conditional: Float[Tensor, "*shape"], unconditional: Float[Tensor, "*shape"], *, scale: float
-) -> Float[Tensor, "*shape"]:
-    """Away from what the prompt does not ask for (Ho & Salimans 2022): scale 1 is the conditional prediction itself."""
-    return unconditional + scale * (conditional - unconditional)
+
+@dataclass(frozen=True)
+class Guided:
+    """The one estimate, and the running guidance for the next step's momentum (None without projection)."""
+
+    denoised: Float[Tensor, "B *shape"]
+    momentum: Float[Tensor, "B *shape"] | None
+
+
+def combine(guidance: Guidance, denoised: Mapping[Pass, Tensor], *, momentum: Tensor | None) -> Guided:
+    """Away from the estimates (B ...) without the prompt and with a part left out; each sample of the batch for itself.
+
+    The prompt's own alone comes back as it is. (Classifier-free guidance, Ho & Salimans 2022; spatiotemporal skip guidance, Hyung et al.
+    2024; at some noise levels only, Kynkäänniemi et al. 2024.)
+    """
+    conditional = denoised["conditional"]
+    if len(denoised) == 1:
+        return Guided(conditional, momentum)
+    result = conditional
+    if "unconditional" in denoised:
+        difference = conditional - denoised["unconditional"]
+        if guidance.projection is not None:
+            momentum = accumulated(difference, running=momentum, projection=guidance.projection)
+            difference = projected(bounded(momentum, guidance.projection), conditional, parallel=guidance.projection.parallel)
+        result = result + (guidance.scale - 1) * difference
+    if "perturbed" in denoised:
+        result = result + guidance.stg_scale * (conditional - denoised["perturbed"])
+    return Guided(rescaled(result, like=conditional, rescale=guidance.rescale), momentum)
+
+
+def accumulated(
+    difference: Float[Tensor, "B *shape"], *, running: Float[Tensor, "B *shape"] | None, projection: Projection
+) -> Float[Tensor, "B *shape"]:
+    """The difference plus `momentum` times the sum so far; below 0 that dampens what every step says again."""
+    return difference if running is None else difference + projection.momentum * running
+
+
+def bounded(difference: Float[Tensor, "B *shape"], projection: Projection) -> Float[Tensor, "B *shape"]:
+    """No sample's root mean square is above `threshold` (0: as it is)."""
+    if projection.threshold == 0:
+        return difference
+    size = difference.square().mean(dim=_within_sample(difference), keepdim=True).sqrt()
+    return difference * (projection.threshold / size).clamp(max=1)
+
+
+def projected(difference: Float[Tensor, "B *shape"], along: Float[Tensor, "B *shape"], *, parallel: float) -> Float[Tensor, "B *shape"]:
+    """Of each sample, the part orthogonal to `along` and `parallel` times the rest, which oversaturates (Sadat et al. 2024)."""
+    dims = _within_sample(along)
+    length = along.square().sum(dim=dims, keepdim=True)
+    share = torch.where(length > 0, (difference * along).sum(dim=dims, keepdim=True) / length, 0.0)
+    return difference + (parallel - 1) * share * along
+
+
+def rescaled(result: Float[Tensor, "B *shape"], *, like: Float[Tensor, "B *shape"], rescale: float) -> Float[Tensor, "B *shape"]:
+    """Each sample's standard deviation brought back to that of `like`: wholly at rescale 1 (Lin et al. 2023, section 3.4)."""
+    wanted, found = (each.std(dim=_within_sample(each), keepdim=True, correction=0) for each in (like, result))
+    ratio = torch.where(found > 0, wanted / found, 1.0)
+    return result * (rescale * ratio + 1 - rescale)
+
+
+def _within_sample(x: Float[Tensor, "B *shape"]) -> tuple[int, ...]:
+    """All dimensions but the batch's."""
+    return tuple(range(1, x.ndim))

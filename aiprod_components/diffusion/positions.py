@@ -20,3 +20,9 @@ def grid_positions(video: VideoShape, *, grid: LatentGrid) -> Float[Tensor, "N 3
     seconds = (first_of_group + (size_of_group - 1) / 2) / video.frame_rate
     down, right = ((torch.arange(count) + 0.5) * grid.space for count in (height, width))
     return rearrange(torch.stack(torch.meshgrid(seconds, down, right, indexing="ij")), "coordinate t h w -> (t h w) coordinate")
+
+
+def guide_positions(guide: VideoShape, *, video: VideoShape, frame: int, grid: LatentGrid) -> Float[Tensor, "N 3"]:
+    """Those of a clip beside `video` that begins at its frame `frame`; a smaller one covers the same view, so it is stretched over it."""
+    stretch = torch.tensor([1.0, video.height / guide.height, video.width / guide.width])
+    return grid_positions(guide, grid=grid) * stretch + torch.tensor([frame / video.frame_rate, 0.0, 0.0])

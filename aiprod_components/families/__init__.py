@@ -1,6 +1,8 @@
 """family name -> family"""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 from aiprod_components.errors import UnknownModelError
 from aiprod_components.families.aiprod import make_aiprod
@@ -10,8 +12,17 @@ from aiprod_components.families.miniature import make_miniature
 FAMILIES: dict[str, Callable[..., Family]] = {"miniature": make_miniature, "aiprod": make_aiprod}
 
 
-def make_family(name: str, *, weights: str | None = None) -> Family:
-    """`weights` is a folder (None: the family's own). Raises UnknownModelError naming the families there are."""
+def make_family(name: str, *, weights: str | None = None, loras: str | None = None, prompt_enhancer: str | None = None) -> Family:
+    """`weights` is a folder (None: the family's own), `loras` one with LoRAs besides those that are with the weights (None: no others),
+    `prompt_enhancer` one with a language model (None: prompts stay as they are).
+
+    Raises UnknownModelError naming the families there are.
+    """
     if name not in FAMILIES:
         raise UnknownModelError(f"model family {name!r} is unknown; the families are {', '.join(FAMILIES)}", field="model")
-    return FAMILIES[name](weights=weights)
+    made = FAMILIES[name](weights=weights)
+    return replace(made, lora_folder=_path(loras), prompt_enhancer=_path(prompt_enhancer))
+
+
+def _path(folder: str | None) -> Path | None:
+    return None if folder is None else Path(folder)

@@ -1,7 +1,9 @@
 """a family: component configs, latent grid, limits, sampling defaults and where the weights are"""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ from torch import nn
 
 from aiprod_components.diffusion.schedulers import TokenShift
 from aiprod_components.errors import CheckpointError, InvalidRequestError
-from aiprod_components.models.checkpoint import load_model
+from aiprod_components.families.loras import COMPONENTS, LoraFile, describe_lora
+from aiprod_components.models.checkpoint import load_model, read_config
+from aiprod_components.models.lora import weight_shapes
 from aiprod_components.values import LatentGrid, VideoShape
 
 
@@ -39,6 +43,19 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Chaining:
+    """How longer videos are made: in chunks of `window` frames, each beginning with the last `overlap` latent frames of the one before."""
+
+    window: int
+    overlap: int
+
+    def count(self, num_frames: int, grid: LatentGrid) -> int:
+        """The chunks of a video of so many frames."""
+        new = self.window - grid.frames_in(self.overlap)
+        return max(math.ceil((num_frames - self.window) / new), 0) + 1
+
+
+@dataclass(frozen=True)
 class SamplingDefaults:
     """How the family is sampled unless the request says otherwise."""
 
@@ -46,6 +63,7 @@ class SamplingDefaults:
     guidance_scale: float
     shift: TokenShift
     refinement_sigmas: tuple[float, ...]
+    distilled_sigmas: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -67,9 +85,56 @@ class Family:
     grid: LatentGrid
     limits: Limits
     sampling: SamplingDefaults
+    chaining: Chaining
+    attention_blocks: int  # of the denoiser
     video: VideoShape  # the default size of a finished video
     components: Mapping[str, Component]
     weights: Path | None  # a folder of NAME.safetensors + NAME.json; None draws random weights
+    prompt_enhancer: Path | None = None  # a `transformers` folder with a causal language model; None: prompts stay as they are
+    lora_folder: Path | None = None  # NAME.safetensors in PEFT's or diffusers' format
+
+    def language_model(self) -> Path:
+        """The folder of what enhances prompts. Raises InvalidRequestError when the family has none."""
+        if self.prompt_enhancer is None:
+            raise InvalidRequestError(
+                f"enhance_prompt needs a language model, and {self.name} is served without one; leave it out, or name the folder of one "
+                "as prompt_enhancer in the family's args",
+                field="enhance_prompt",
+            )
+        return self.prompt_enhancer
+
+    @cached_property
+    def loras(self) -> dict[str, LoraFile]:
+        """The files of the weights' folder `loras` and of `lora_folder`, which goes first, by name; those that do not fit included."""
+        folders = [*([] if self.weights is None else [self.weights / "loras"]), *([] if self.lora_folder is None else [self.lora_folder])]
+        files = {file.stem: file for folder in folders for file in sorted(folder.glob("*.safetensors"))}
+        shapes = {name: self._shapes(name) for name in COMPONENTS} if files else {}
+        return {name: describe_lora(file, family=self.name, shapes=shapes) for name, file in files.items()}
+
+    def lora(self, name: str) -> LoraFile:
+        """Raises InvalidRequestError when there is no such LoRA, or it does not belong to this family."""
+        if name not in self.loras:
+            there = ", ".join(self.loras) or "none"
+            raise InvalidRequestError(f"lora {name!r} is unknown to {self.name}; there is {there}", field="loras")
+        if fault := self.loras[name].fault:
+            raise InvalidRequestError(f"lora {name!r} does not belong to {self.name}: {fault}", field="loras")
+        return self.loras[name]
+
+    def _shapes(self, name: str) -> dict[str, tuple[int, ...]]:
+        component = self.components[name]
+        config = component.config
+        if self.weights is not None:
+            config = read_config(component.model, component.config_class, (self.weights / name).with_suffix(".json"))  # type: ignore[arg-type]
+        with torch.device("meta"):
+            return weight_shapes(component.model(config))
+
+    def has(self, name: str) -> bool:
+        """Whether there are weights of the network `name`."""
+        if name not in self.components:
+            return False
+        if self.weights is None:
+            return self.components[name].config is not None
+        return (self.weights / f"{name}.safetensors").is_file()
 
     def load(self, name: str) -> nn.Module:
         """The network `name`, ready for inference. Raises CheckpointError naming the file and the remedy."""

@@ -169,6 +169,11 @@ def render_frames(scenes: Sequence[Scene], *, num_frames: int, height: int, widt
     return _paint(scenes, tracks, height=height, width=width)[0]
 
 
+def render_stills(scenes: Sequence[Scene], *, seconds: Sequence[float], height: int, width: int) -> UInt8[Tensor, "B T H W 3"]:
+    """What each scene shows at these times, which are the same for all."""
+    return _paint(scenes, _tracks(scenes, t=torch.tensor(seconds, dtype=torch.float32)), height=height, width=width)[0]
+
+
 def positions_of(scenes: Sequence[Scene], *, num_frames: int, height: int, width: int, frame_rate: float) -> Float[Tensor, "B T O 2"]:
     """`Clip.positions` alone."""
     return _positions(_tracks(scenes, t=torch.arange(num_frames) / frame_rate), height=height, width=width)

@@ -5,7 +5,8 @@ weighted skip around every block, and one shared timestep MLP with a table per b
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,9 @@ class Tokens:
     sigmas: Float[Tensor, "B N"]
     positions: Float[Tensor, "B N 3"]
     grid: tuple[int, int, int]
+
+    def to(self, device: torch.device) -> "Tokens":
+        return replace(self, values=self.values.to(device), sigmas=self.sigmas.to(device), positions=self.positions.to(device))
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,13 @@ class Modulation(nn.Module):
         return (time + self.table).unbind(dim=2)
 
 
+class _Read(NamedTuple):
+    """The prompt at the backbone's width."""
+
+    text: Float[Tensor, "B S W"]
+    mask: Bool[Tensor, "B S"]
+
+
 class AttentionBlock(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -140,10 +151,11 @@ class AttentionBlock(nn.Module):
         self.cross_attention = CrossAttention(config.width, config.heads)
         self.feed_forward = FeedForward(config.width, config.feed_forward)
 
-    def forward(self, x: Tensor, time: Tensor, turn: tuple[Tensor, Tensor], text: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, turn: tuple[Tensor, Tensor], context: _Read, kept: Tensor | None) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(time)
-        h = x + gate1 * self.self_attention(plain_norm(x) * (1 + scale1) + shift1, turn)
-        h = h + self.cross_attention(h, text, mask)
+        gathered = gate1 * self.self_attention(plain_norm(x) * (1 + scale1) + shift1, turn)
+        h = x + (gathered if kept is None else gathered * kept[:, None, None])
+        h = h + self.cross_attention(h, context.text, context.mask)
         h = h + gate2 * self.feed_forward(plain_norm(h) * (1 + scale2) + shift2)
         return self.skip * x + (h - x)
 
@@ -216,13 +228,14 @@ class HybridBackbone(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, tokens: Tokens, context: Context) -> Float[Tensor, "B G C"]:
+    def forward(self, tokens: Tokens, context: Context, kept_self_attention: Float[Tensor, "B K"] | None = None) -> Float[Tensor, "B G C"]:
+        """`kept_self_attention` weighs each attention block's self-attention, row by row; without it all of it counts."""
         embedded, time = self.time(tokens.sigmas, context.size)
         turn = self.rotary(tokens.positions)
-        text = self.text(context.prompt_embeds)
+        read = _Read(self.text(context.prompt_embeds), context.mask)
         x = self.enter(tokens.values)
-        for block in self.attention_blocks:
-            x = block(x, time, turn, text, context.mask)
+        for index, block in enumerate(self.attention_blocks):
+            x = block(x, time, turn, read, None if kept_self_attention is None else kept_self_attention[:, index])
         for block in self.convolution_blocks:
             x = block(x, time, tokens.grid)
         t, h, w = tokens.grid

@@ -1,5 +1,6 @@
 """what the user sent -> the request of the pipeline that it names"""
 
+from collections.abc import Collection
 from typing import Any
 
 from pydantic import ValidationError
@@ -7,14 +8,22 @@ from pydantic import ValidationError
 from aiprod_components.errors import InvalidRequestError, UnknownModelError
 from aiprod_components.families.base import Family
 from aiprod_components.pipelines.base import VideoRequest
+from aiprod_components.pipelines.distilled import Distilled
+from aiprod_components.pipelines.ic_lora import ICLora
+from aiprod_components.pipelines.keyframe_interpolation import KeyframeInterpolation
 from aiprod_components.pipelines.ti2vid_one_stage import TI2VidOneStage
 from aiprod_components.pipelines.ti2vid_two_stages import TI2VidTwoStages
 
 PIPELINES: dict[str, type[VideoRequest]] = {
     "ti2vid_two_stages": TI2VidTwoStages,
     "ti2vid_one_stage": TI2VidOneStage,
+    "distilled": Distilled,
+    "ic_lora": ICLora,
+    "keyframe_interpolation": KeyframeInterpolation,
 }
 DEFAULT_PIPELINE = "ti2vid_two_stages"
+# Field -> the pipeline that a request means which has it and names none; the first that is there decides.
+MEANT_BY: dict[str, str] = {"reference_video": "ic_lora", "keyframes": "keyframe_interpolation"}
 
 
 def defaults_of(family: Family) -> dict[str, Any]:
@@ -29,13 +38,15 @@ def defaults_of(family: Family) -> dict[str, Any]:
     }
 
 
-def choose_pipeline(model: str, *, named: object = None) -> tuple[str, str]:
+def choose_pipeline(model: str, *, named: object = None, fields: Collection[str] = ()) -> tuple[str, str]:
     """`FAMILY` or `FAMILY/PIPELINE`, and the pipeline where it is named apart -> the names of both.
 
-    Raises InvalidRequestError when the two contradict each other, UnknownModelError when there is no such pipeline.
+    Where none is named, what the request has decides (`MEANT_BY`). Raises InvalidRequestError when the two contradict each other,
+    UnknownModelError when there is no such pipeline.
     """
     family, _, suffix = model.partition("/")
-    pipeline = (suffix or DEFAULT_PIPELINE) if named is None else named
+    meant = next((pipeline for field, pipeline in MEANT_BY.items() if field in fields), DEFAULT_PIPELINE)
+    pipeline = (suffix or meant) if named is None else named
     if suffix and pipeline != suffix:
         raise InvalidRequestError(
             f"model names pipeline {shown(suffix)} and pipeline says {shown(pipeline)}; leave one out", field="pipeline"
@@ -48,11 +59,13 @@ def choose_pipeline(model: str, *, named: object = None) -> tuple[str, str]:
 
 def parse_request(record: dict[str, Any], *, family: Family) -> VideoRequest:
     """Fields by name -> a request. Raises InvalidRequestError naming the first field at fault, its value and the way out."""
-    _, name = choose_pipeline(family.name, named=record.get("pipeline"))
+    _, name = choose_pipeline(family.name, named=record.get("pipeline"), fields=record.keys())
+    known = PIPELINES[name].model_fields
+    defaults = {field: value for field, value in defaults_of(family).items() if field in known}
     try:
-        return PIPELINES[name].model_validate({**defaults_of(family), **record, "pipeline": name})
+        return PIPELINES[name].model_validate({**defaults, **record, "pipeline": name})
     except ValidationError as error:
-        raise explain(error, known=list(PIPELINES[name].model_fields)) from error
+        raise explain(error, known=list(known)) from error
 
 
 def explain(error: ValidationError, *, known: list[str]) -> InvalidRequestError:

@@ -1,64 +1,51 @@
 """what every request has in common, and how it becomes a plan"""
 
 import random
-import unicodedata
 from abc import abstractmethod
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 
-from aiprod_components.calls import EncodePicture, EncodePrompt, Guidance, Pin, Sampling
-from aiprod_components.diffusion.schedulers import shifted_flow
+from aiprod_components.calls import EncodePrompt, EnhancePrompt, Guidance, LoraUse, Projection, Sampling
+from aiprod_components.diffusion.samplers import SAMPLERS
+from aiprod_components.diffusion.schedulers import SCHEDULERS, explicit
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.families.base import Family
-from aiprod_components.plan import Plan, PlanBuilder, Ref
-from aiprod_components.values import Picture, PromptEmbeds, VideoShape
+from aiprod_components.pipelines.fields import FirstFrame, LoraChoice, OneOf, ProjectedGuidance, Prompt, SkipGuidance
+from aiprod_components.plan import Input, Plan, PlanBuilder, Ref
+from aiprod_components.values import PromptEmbeds, VideoShape
 
 MAX_SEED = 2**63 - 1
+MOST_LORAS = 8
+TEMPORAL = "temporal_upsampler"  # the network that puts frames between frames
 
-
-def _as_picture(value: Any) -> Picture:
-    if isinstance(value, Picture):
-        return value
-    raise ValueError("must be a picture: PNG, JPEG or WebP bytes")
-
-
-PictureField = Annotated[
-    Picture, BeforeValidator(_as_picture), WithJsonSchema({"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png"})
-]
-
-
-def _saying_something(text: str) -> str:
-    if all(unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc", "Cf") for character in text):  # spaces and control characters
-        raise ValueError("says nothing; describe what the video shows")
-    return text
-
-
-class FirstFrame(BaseModel):
-    """A picture that the video begins with; at strength 1 exactly, below it freely."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-    picture: PictureField
-    strength: float = Field(default=1.0, gt=0, le=1, allow_inf_nan=False)
+CONTAINERS = ("mp4", "png", "webp")
 
 
 class VideoRequest(BaseModel, frozen=True):
-    """What the user asks for. A pipeline adds its name, its own fields and `steps`; `parse_request` fills in a family's defaults."""
+    """What the user asks for. A pipeline adds its name, its own fields and `record`; `parse_request` fills in a family's defaults."""
 
     model_config = ConfigDict(extra="forbid")
 
     pipeline: str
-    prompt: Annotated[str, AfterValidator(_saying_something)] = Field(min_length=1, description="What the video shows, in any language.")
-    negative_prompt: str = Field(default="", description="What to steer away from, where there is guidance.")
-    num_frames: int = Field(description="Frames of the video: 1 + a multiple of the family's time compression.")
+    prompt: Prompt = Field(description="What the video shows, in any language.")
+    num_frames: int = Field(description="Frames of the video: 1 + a multiple of the family's time compression. One is a still.")
     height: int = Field(description="Pixels.")
     width: int = Field(description="Pixels.")
     frame_rate: float = Field(ge=1, le=120, allow_inf_nan=False, description="Frames per second.")
-    num_inference_steps: int = Field(ge=1, description="Denoising steps of stage 1.")
-    guidance_scale: float = Field(ge=1, le=30, allow_inf_nan=False, description="How closely to follow the prompt; 1 is no guidance.")
     seed: int = Field(default_factory=lambda: random.getrandbits(32), ge=0, le=MAX_SEED, description="The same seed gives the same frames.")
     image: FirstFrame | None = Field(default=None, description="A picture that the video begins with.")
+    loras: tuple[LoraChoice, ...] = Field(default=(), max_length=MOST_LORAS, description="LoRAs of the family, and their scales.")
+    double_frame_rate: bool = Field(default=False, description="Put a frame between each two: as long, at twice the frame rate.")
+    next_prompts: tuple[Prompt, ...] = Field(
+        default=(), description="What the chunks after the first show, where a video is longer than one; the last goes on to the end."
+    )
+    enhance_prompt: bool = Field(default=False, description="Let a language model rewrite the prompt by the style guide first.")
+    output_format: Annotated[str, OneOf(CONTAINERS)] = Field(
+        default_factory=lambda fields: "png" if fields.get("num_frames") == 1 else "mp4",
+        description="mp4, or for a single frame png or webp (lossless); a single frame is a png unless this says otherwise.",
+    )
 
     @property
     def video(self) -> VideoShape:
@@ -77,31 +64,146 @@ class VideoRequest(BaseModel, frozen=True):
         """The request as calls. Pure; raises InvalidRequestError when the family cannot make it."""
         family.limits.check(self.video)
         family.grid.check(self.video, space_multiple=self.space_multiple * family.grid.space)
-        if self.num_inference_steps > family.limits.max_steps:
-            raise InvalidRequestError(
-                f"num_inference_steps must be 1 to {family.limits.max_steps}, got {self.num_inference_steps}", field="num_inference_steps"
-            )
-        for field, text in (("prompt", self.prompt), ("negative_prompt", self.negative_prompt)):
-            if (size := len(text.encode())) > family.limits.max_prompt_bytes:
-                raise InvalidRequestError(
-                    f"{field} must be at most {family.limits.max_prompt_bytes} bytes of UTF-8, got {size}; shorten it", field=field
-                )
+        self.check(family)
         steps = PlanBuilder(family=family.name, pipeline=self.pipeline, grid=family.grid)
         self.record(steps, family)
         return steps.build()
 
-    def encode_prompt(self, steps: PlanBuilder) -> Ref[PromptEmbeds]:
-        negative_prompt = None if self.guidance_scale == 1.0 else self.negative_prompt
-        return steps.add("prompt", EncodePrompt(self.prompt, negative_prompt))
+    def check(self, family: Family) -> None:
+        """Raises InvalidRequestError for what only the family can tell."""
+        _check_text(self.prompt, family=family, field="prompt")
+        for text in self.next_prompts:
+            _check_text(text, family=family, field="next_prompts")
+        chunks = family.chaining.count(self.num_frames, family.grid)
+        if len(self.next_prompts) > chunks - 1:
+            raise InvalidRequestError(
+                f"next_prompts must be at most {chunks - 1} for {self.num_frames} frames, which are {chunks} chunks, "
+                f"got {len(self.next_prompts)}",
+                field="next_prompts",
+            )
+        if self.enhance_prompt:
+            family.language_model()
+        if self.double_frame_rate and not family.has(TEMPORAL):
+            raise InvalidRequestError(
+                f"double_frame_rate needs weights that {family.name} has not; leave it out", field="double_frame_rate"
+            )
+        if self.output_format != "mp4" and self.num_frames != 1:
+            raise InvalidRequestError(
+                f"output_format {self.output_format} is for one frame, and num_frames is {self.num_frames}; ask for mp4, or for one frame",
+                field="output_format",
+            )
+        names = [lora.name for lora in self.loras]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InvalidRequestError(f"loras names {twice!r} twice; give it one scale", field="loras")
+        for name in names:
+            family.lora(name)
 
-    def guided_sampling(self, family: Family, *, video: VideoShape) -> Sampling:
-        """Stage 1: from pure noise, with the request's steps and guidance."""
-        shift = family.sampling.shift.at(family.grid.tokens_of(video))
-        return Sampling(shifted_flow(self.num_inference_steps, shift=shift), Guidance(self.guidance_scale), self.seed)
+    def loras_of(self, component: str, family: Family) -> tuple[LoraUse, ...]:
+        """Those of the request that change this network."""
+        return tuple(LoraUse(lora.name, lora.scale) for lora in self.loras if family.lora(lora.name).component == component)
 
-    def first_frame_pins(self, steps: PlanBuilder, *, name: str, video: VideoShape) -> tuple[Pin, ...]:
-        """The request's picture, encoded at the size of `video` and pinned to its first frame."""
-        if self.image is None:
-            return ()
-        latents = steps.add(name, EncodePicture(self.image.picture, video.height, video.width))
-        return (Pin(latents, 0, self.image.strength),)
+    def refinement(self, family: Family, *, seed: int) -> Sampling:
+        """Stage 2: from a noised draft, without guidance."""
+        return Sampling(family.sampling.refinement_sigmas, Guidance(), seed)
+
+    @property
+    def negative(self) -> str | None:
+        """The prompt to steer away from, where the pipeline has one."""
+        return None
+
+    def encode_prompts(self, steps: PlanBuilder, family: Family) -> list[Ref[PromptEmbeds]]:
+        """The prompt of every chunk: `prompt`, then `next_prompts` in turn, the last of them to the end."""
+        texts = self._texts(steps, count=family.chaining.count(self.num_frames, family.grid))
+        encoded: dict[Input[str], Ref[PromptEmbeds]] = {}
+        for text in texts:
+            if text not in encoded:
+                name = "prompt" if not encoded else f"prompt_{len(encoded) + 1}"
+                encoded[text] = steps.add(name, EncodePrompt(text, self.negative))
+        return [encoded[text] for text in texts]
+
+    def _texts(self, steps: PlanBuilder, *, count: int) -> list[Input[str]]:
+        """One for each chunk. Enhanced, each carries on from those before it, in the enhancer's words."""
+        told = [self.prompt, *self.next_prompts]
+        texts: list[Input[str]] = [told[min(index, len(told) - 1)] for index in range(count)]
+        if not self.enhance_prompt:
+            return texts
+        enhanced: list[Input[str]] = []
+        for index, text in enumerate(texts):
+            name = "enhanced" if index == 0 else f"enhanced_{index + 1}"
+            enhanced.append(steps.add(name, EnhancePrompt(text, tuple(enhanced))))
+        return enhanced
+
+
+class GuidedRequest(VideoRequest, frozen=True):
+    """What is asked of a pipeline whose stage 1 is guided, in steps of the client's choice."""
+
+    negative_prompt: str = Field(default="", description="What to steer away from, where there is guidance.")
+    num_inference_steps: int = Field(ge=1, description="Denoising steps of stage 1.")
+    guidance_scale: float = Field(ge=1, le=30, allow_inf_nan=False, description="How closely to follow the prompt; 1 is no guidance.")
+    guidance_rescale: float = Field(
+        default=0.0, ge=0, le=1, allow_inf_nan=False, description="How far guidance's contrast is brought back to the prediction's."
+    )
+    guidance_interval: tuple[float, float] = Field(
+        default=(0.0, 1.0), description="The noise levels (lowest, highest) at which there is guidance."
+    )
+    skip_guidance: SkipGuidance | None = Field(default=None, description="Spatiotemporal skip guidance (STG).")
+    projected_guidance: ProjectedGuidance | None = Field(default=None, description="Adaptive projected guidance (APG).")
+    sampler: Annotated[str, OneOf(tuple(SAMPLERS))] = Field(default="euler", description="Who takes the steps.")
+    scheduler: Annotated[str, OneOf(tuple(SCHEDULERS))] = Field(default="shifted_flow", description="Where the steps are.")
+    sigmas: tuple[float, ...] | None = Field(
+        default=None, description="The noise levels themselves, falling from 1 to 0, in place of scheduler and num_inference_steps."
+    )
+
+    def check(self, family: Family) -> None:
+        super().check(family)
+        _check_text(self.negative_prompt, family=family, field="negative_prompt")
+        sigmas = None if self.sigmas is None else explicit(self.sigmas)
+        if sigmas is not None and sigmas[0] != 1.0:
+            raise InvalidRequestError(f"sigmas must begin with 1, pure noise, got {sigmas[0]:g}", field="sigmas")
+        field, steps = ("num_inference_steps", self.num_inference_steps) if sigmas is None else ("sigmas", len(sigmas) - 1)
+        if steps > family.limits.max_steps:
+            raise InvalidRequestError(f"{field} must be 1 to {family.limits.max_steps} steps, got {steps}", field=field)
+        low, high = self.guidance_interval
+        if not 0 <= low <= high <= 1:
+            raise InvalidRequestError(
+                f"guidance_interval must be two noise levels from 0 to 1, the lower one first, got {low:g} and {high:g}",
+                field="guidance_interval",
+            )
+        last, skipped = family.attention_blocks - 1, () if self.skip_guidance is None else self.skip_guidance.blocks
+        if any(block > last for block in skipped):
+            raise InvalidRequestError(
+                f"skip_guidance.blocks must be 0 to {last} for {family.name}, got {max(skipped)}", field="skip_guidance"
+            )
+
+    @property
+    def guidance(self) -> Guidance:
+        skip, projected = self.skip_guidance, self.projected_guidance
+        return Guidance(
+            scale=self.guidance_scale,
+            rescale=self.guidance_rescale,
+            stg_scale=0.0 if skip is None else skip.scale,
+            stg_blocks=() if skip is None else skip.blocks,
+            projection=None if projected is None else Projection(projected.parallel, projected.threshold, projected.momentum),
+            interval=self.guidance_interval,
+        )
+
+    def sampling_of(self, family: Family) -> Callable[[VideoShape, int], Sampling]:
+        """Stage 1, of latents of a shape and a seed: from pure noise, with the request's steps and guidance."""
+
+        def sampling(video: VideoShape, seed: int) -> Sampling:
+            shift = family.sampling.shift.at(family.grid.tokens_of(video))
+            sigmas = self.sigmas or SCHEDULERS[self.scheduler](self.num_inference_steps, shift=shift)
+            return Sampling(sigmas, self.guidance, seed, self.sampler)
+
+        return sampling
+
+    @property
+    def negative(self) -> str | None:
+        return None if self.guidance_scale == 1.0 else self.negative_prompt
+
+
+def _check_text(text: str, *, family: Family, field: str) -> None:
+    if (size := len(text.encode())) > family.limits.max_prompt_bytes:
+        raise InvalidRequestError(
+            f"{field} must be at most {family.limits.max_prompt_bytes} bytes of UTF-8, got {size}; shorten it", field=field
+        )

@@ -2,13 +2,13 @@
 
 from typing import Literal
 
-from aiprod_components.calls import DecodeVideo, Denoise
 from aiprod_components.families.base import Family
-from aiprod_components.pipelines.base import VideoRequest
+from aiprod_components.pipelines.base import GuidedRequest
+from aiprod_components.pipelines.chunks import Stage1, draft_one_stage, first_frame
 from aiprod_components.plan import PlanBuilder
 
 
-class TI2VidOneStage(VideoRequest, frozen=True):
+class TI2VidOneStage(GuidedRequest, frozen=True):
     """Text (and a first frame) to video in one stage, without refinement."""
 
     pipeline: Literal["ti2vid_one_stage"] = "ti2vid_one_stage"
@@ -18,7 +18,5 @@ class TI2VidOneStage(VideoRequest, frozen=True):
         return 1
 
     def record(self, steps: PlanBuilder, family: Family) -> None:
-        prompt = self.encode_prompt(steps)
-        pins = self.first_frame_pins(steps, name="first_frame", video=self.video)
-        latents = steps.add("draft", Denoise(prompt, self.video, self.guided_sampling(family, video=self.video), pins))
-        steps.add("video", DecodeVideo(latents, self.video))
+        stage1 = Stage1(self.sampling_of(family), self.loras_of("denoiser", family))
+        draft_one_stage(self, steps, family, prompts=self.encode_prompts(steps, family), stage1=stage1, give=first_frame(self))

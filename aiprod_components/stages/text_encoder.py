@@ -18,7 +18,7 @@ class TextEncoding:
         self._device = device
 
     def run(self, call: EncodePrompt, progress: Progress) -> PromptEmbeds:
-        embeds, mask = self._encode(call.prompt)
+        embeds, mask = self._encode(cast(str, call.prompt))
         negative = (None, None) if call.negative_prompt is None else self._encode(call.negative_prompt)
         progress.advance(1, 1)
         return PromptEmbeds(embeds, mask, *negative)

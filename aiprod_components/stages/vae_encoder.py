@@ -1,11 +1,15 @@
-"""picture -> frame of the asked size -> latents of one frame"""
+"""picture, footage or the last frames of a clip -> frames of the asked size -> latents"""
 
 from typing import cast
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
-from aiprod_components.calls import EncodePicture
+from aiprod_components.calls import EncodeFootage, EncodePicture, EncodeTail
 from aiprod_components.families.base import Family
+from aiprod_components.media.controls import CONTROLS
+from aiprod_components.media.footage import read_footage
 from aiprod_components.media.frames import to_unit
 from aiprod_components.media.pictures import read_picture
 from aiprod_components.models.video_vae import VideoVAE
@@ -16,11 +20,32 @@ from aiprod_components.values import Latents
 class VAEEncoder:
     def __init__(self, family: Family, *, device: torch.device) -> None:
         self._vae = cast(VideoVAE, family.load("vae")).to(device)
-        self._device = device
+        self._grid, self._device = family.grid, device
 
     @torch.inference_mode()
-    def run(self, call: EncodePicture, progress: Progress) -> Latents:
-        frame = read_picture(call.picture, height=call.height, width=call.width)
-        latents = self._vae.encode(to_unit(frame).to(self._device)).cpu()
+    def run(self, call: EncodePicture | EncodeFootage | EncodeTail, progress: Progress) -> Latents:
+        if isinstance(call, EncodePicture):
+            latents = self._encode(read_picture(call.picture, height=call.height, width=call.width))
+        elif isinstance(call, EncodeFootage):
+            latents = self._encode(_referred(call))
+        else:
+            latents = self._tail(call)
         progress.advance(1, 1)
-        return Latents(latents)
+        return Latents(latents.cpu())
+
+    def _tail(self, call: EncodeTail) -> Tensor:
+        """Decoding looks back, so the latents before the tail are decoded with it."""
+        frames = self._vae.decode(cast(Latents, call.latents).video.to(self._device))
+        return self._vae.encode(frames[:, :, -self._grid.frames_in(call.latent_frames) :])
+
+    def _encode(self, pixels: UInt8[Tensor, "1 T H W 3"]) -> Tensor:
+        return self._vae.encode(to_unit(pixels).to(self._device))
+
+
+def _referred(call: EncodeFootage) -> UInt8[Tensor, "1 T H W 3"]:
+    """The frames from `start` on, or what the control sees in them."""
+    video = call.video
+    frames = read_footage(
+        call.footage, num_frames=call.start + video.num_frames, height=video.height, width=video.width, frame_rate=video.frame_rate
+    )[:, call.start :]
+    return frames if call.control is None else CONTROLS[call.control](frames)

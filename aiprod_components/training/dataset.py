@@ -7,7 +7,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from aiprod_components.miniature.render import positions_of, render_frames
+from aiprod_components.miniature.render import positions_of, render_frames, render_stills
 from aiprod_components.miniature.world import Scene, SceneMix, sample_scene
 
 FRAME_RATE = 16.0
@@ -28,9 +28,14 @@ def draw_seeds(rng: random.Random, count: int) -> list[int]:
     return [rng.randrange(FIRST_HELD_OUT_SEED) for _ in range(count)]
 
 
-def clips_of(scenes: Sequence[Scene], *, num_frames: int, size: int) -> UInt8[Tensor, "B T H W 3"]:
+def clips_of(scenes: Sequence[Scene], *, num_frames: int, size: int, frame_rate: float = FRAME_RATE) -> UInt8[Tensor, "B T H W 3"]:
     """Square clips of the scenes, rendered."""
-    return render_frames(scenes, num_frames=num_frames, height=size, width=size, frame_rate=FRAME_RATE)
+    return render_frames(scenes, num_frames=num_frames, height=size, width=size, frame_rate=frame_rate)
+
+
+def stills_of(scenes: Sequence[Scene], *, frames: Sequence[int], size: int) -> UInt8[Tensor, "B K H W 3"]:
+    """The frames of these numbers alone."""
+    return render_stills(scenes, seconds=[frame / FRAME_RATE for frame in frames], height=size, width=size)
 
 
 def crops_of(scenes: Sequence[Scene], *, num_frames: int, size: int, crop: int) -> UInt8[Tensor, "B T crop crop 3"]:

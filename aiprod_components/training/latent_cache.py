@@ -9,11 +9,12 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from aiprod_components.media.controls import CONTROLS
 from aiprod_components.media.frames import to_unit
 from aiprod_components.miniature.world import Scene, SceneMix
 from aiprod_components.models.checkpoint import load_model
 from aiprod_components.models.video_vae import VideoVAE, VideoVAEConfig
-from aiprod_components.training.dataset import clips_of, scenes_of
+from aiprod_components.training.dataset import FRAME_RATE, clips_of, scenes_of
 
 CHUNK = 8
 
@@ -34,12 +35,20 @@ class LatentCache:
 
 @dataclass(frozen=True)
 class ClipSet:
-    """`count` square clips; clip k is drawn from seed k."""
+    """`count` square clips; clip k is drawn from seed k. With a control, what it sees in them."""
 
     size: int
     num_frames: int
     count: int
     mix: SceneMix
+    control: str | None = None
+    frame_rate: float = FRAME_RATE
+
+    @property
+    def name(self) -> str:
+        """What tells its cache from others of the same scenes and encoder."""
+        rate = "" if self.frame_rate == FRAME_RATE else f"@{self.frame_rate:g}"
+        return f"{self.control or 'latents'}_{self.size}x{self.num_frames}{rate}x{self.count}"
 
 
 def open_cache(folder: Path, clips: ClipSet, *, weights: Path, device: str) -> LatentCache:
@@ -48,7 +57,7 @@ def open_cache(folder: Path, clips: ClipSet, *, weights: Path, device: str) -> L
     Its name has a digest of the encoder and the mix, so other latents are another file. A change of the world's code is not seen:
     delete the folder then.
     """
-    file = folder / f"latents_{clips.size}x{clips.num_frames}x{clips.count}_{_digest(weights / 'vae.safetensors', clips.mix)}.safetensors"
+    file = folder / f"{clips.name}_{_digest(weights / 'vae.safetensors', clips.mix)}.safetensors"
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         vae = load_model(VideoVAE, VideoVAEConfig, weights / "vae").to(device).to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]  # missing in torch's stubs
@@ -71,6 +80,7 @@ def _digest(vae: Path, mix: SceneMix) -> str:
 
 def _encode(vae: VideoVAE, seeds: list[int], *, clips: ClipSet, device: str) -> Tensor:
     scenes = scenes_of(seeds, mix=clips.mix)
-    frames = to_unit(clips_of(scenes, num_frames=clips.num_frames, size=clips.size)).to(device)
+    frames = clips_of(scenes, num_frames=clips.num_frames, size=clips.size, frame_rate=clips.frame_rate)
+    shown = frames if clips.control is None else CONTROLS[clips.control](frames)
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
-        return vae.encode(frames).half().cpu().contiguous()
+        return vae.encode(to_unit(shown).to(device)).half().cpu().contiguous()

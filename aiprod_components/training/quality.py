@@ -7,7 +7,7 @@ nothing of the networks.
 import io
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -111,34 +111,27 @@ def reconstruction(examiner: Examiner, *, size: int, mix: SceneMix, count: int) 
 
     No generated clip can be better than this: the judge's share is the ceiling of prompt following.
     """
-    ssim, psnr, right = list[float](), list[float](), list[bool]()
+    ssim, decibels, right = list[float](), list[float](), list[bool]()
     for index in range(count):
         scene = held_out_scene(index, mix=mix)
         clip = to_unit(clips_of([scene], num_frames=NUM_FRAMES, size=size))
         with torch.inference_mode():
             decoded = examiner.vae.decode(examiner.vae.encode(clip))
         ssim.append(_ssim(decoded, clip))
-        psnr.append(_psnr(decoded, clip))
+        decibels.append(psnr(decoded, clip))
         reading = read_clip(to_bytes(decoded)[0], frame_rate=FRAME_RATE)
         right += score(reading, held_out_caption(scene, language="en", index=index).attributes).values()
     return {
         "clips": count,
         "ssim": round(sum(ssim) / count, 4),
-        "psnr": round(sum(psnr) / count, 2),
+        "psnr": round(sum(decibels) / count, 2),
         "attributes_right": round(sum(right) / len(right), 4),
     }
 
 
-def following(
-    examiner: Examiner, *, count: int, language: str, pairs: str, watch: Callable[[Sample], None] = lambda s: None, **fields: Any
-) -> list[Sample]:
-    """One video for each of `count` held-out scenes with one object on a plain background."""
-    samples = []
-    for index in range(count):
-        sample = examiner.ask(held_out_scene(index, mix=SceneMix(pairs=pairs)), language=language, index=index, **fields)
-        watch(sample)
-        samples.append(sample)
-    return samples
+def following(examiner: Examiner, *, count: int, language: str = "en", mix: SceneMix = SceneMix(), **fields: Any) -> list[Sample]:
+    """One video for each of `count` held-out scenes; of one object on a plain background unless `mix` says otherwise."""
+    return [examiner.ask(held_out_scene(index, mix=mix), language=language, index=index, **fields) for index in range(count)]
 
 
 def refinement(examiner: Examiner, *, count: int) -> dict[str, Any]:
@@ -153,8 +146,8 @@ def refinement(examiner: Examiner, *, count: int) -> dict[str, Any]:
             frames = rearrange(vae.decode(latents), "1 c t h w -> t c h w")
             rival = rearrange(interpolate(frames, scale_factor=2, mode="bicubic").clamp(0, 1), "t c h w -> 1 c t h w")
             refined = vae.decode(_refine(examiner, scene, latents=latents, index=index))
-        ours.append(_psnr(refined, truth))
-        rivals.append(_psnr(rival, truth))
+        ours.append(psnr(refined, truth))
+        rivals.append(psnr(rival, truth))
         wins += ours[-1] > rivals[-1] and _ssim(refined, truth) > _ssim(rival, truth)
     return {
         "clips": count,
@@ -175,18 +168,18 @@ def _refine(examiner: Examiner, scene: Scene, *, latents: Tensor, index: int) ->
 
 def image_to_video(examiner: Examiner, *, count: int) -> dict[str, Any]:
     """The first frame of a held-out clip and its caption -> a video: does it begin with the picture, and move as told?"""
-    psnr, samples = [], []
+    decibels, samples = [], []
     for index in range(count):
         scene = held_out_scene(index, mix=SceneMix())
         first = clips_of([scene], num_frames=1, size=SIZE)
-        sample = examiner.ask(scene, language="en", index=index, image={"picture": Picture(_png(first[0, 0]))})
-        psnr.append(_psnr(to_unit(sample.frames[None, :1]), to_unit(first)))
+        sample = examiner.ask(scene, language="en", index=index, image={"picture": Picture(png(first[0, 0]))})
+        decibels.append(psnr(to_unit(sample.frames[None, :1]), to_unit(first)))
         samples.append(sample)
     motion = sum(sample.right["motion"] for sample in samples) / count
-    return {"clips": count, "first_frame_psnr": round(sum(psnr) / count, 2), "motion_right": round(motion, 4)}
+    return {"clips": count, "first_frame_psnr": round(sum(decibels) / count, 2), "motion_right": round(motion, 4)}
 
 
-def _png(pixels: UInt8[Tensor, "H W 3"]) -> bytes:
+def png(pixels: UInt8[Tensor, "H W 3"]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels.numpy()).save(file, "PNG")
     return file.getvalue()
@@ -197,5 +190,5 @@ def _ssim(ours: Float[Tensor, "1 3 T H W"], truth: Float[Tensor, "1 3 T H W"]) -
     return float(cast(Tensor, structural_similarity_index_measure(a, b, data_range=1.0)))
 
 
-def _psnr(ours: Float[Tensor, "1 3 T H W"], truth: Float[Tensor, "1 3 T H W"]) -> float:
+def psnr(ours: Float[Tensor, "1 3 T H W"], truth: Float[Tensor, "1 3 T H W"]) -> float:
     return float(peak_signal_noise_ratio(ours, truth, data_range=1.0))

@@ -28,10 +28,14 @@ from aiprod_components.training.quality import (
     refinement,
 )
 from aiprod_components.training.quality_page import render_page
+from aiprod_components.training.quality_pipelines import canny, chained, keyframes
 
 DOCS = Path(__file__).parents[2] / "docs"
 SHEETS = 6
 SHEET_FRAMES = 9
+
+# (examiner, count) -> figures, and the samples that they are of
+Measure = Callable[..., tuple[dict[str, Any], list[Sample]]]
 
 
 def _share(count: int, part: int) -> int:
@@ -48,42 +52,79 @@ def reconstruct(examiner: Examiner, count: int) -> dict[str, Any]:
 
 
 def english(examiner: Examiner, count: int) -> dict[str, Any]:
-    samples = following(examiner, count=count, language="en", pairs="seen")
-    for number, sample in enumerate(samples[:SHEETS], start=1):
-        contact_sheet(sample).save(DOCS / "quality" / f"sheet_{number}.png")
+    samples = following(examiner, count=count)
+    _sheets("sheet", samples[:SHEETS])
     return judged(samples)
 
 
 def unseen(examiner: Examiner, count: int) -> dict[str, Any]:
-    return judged(following(examiner, count=_share(count, 2), language="en", pairs="unseen"))
+    return judged(following(examiner, count=_share(count, 2), mix=SceneMix(pairs="unseen")))
+
+
+def two_objects(examiner: Examiner, count: int) -> dict[str, Any]:
+    samples = following(examiner, count=_share(count, 2), mix=SceneMix(two_objects=1.0))
+    _sheets("two_objects", samples[:2])
+    return judged(samples)
+
+
+def patterns(examiner: Examiner, count: int) -> dict[str, Any]:
+    samples = following(examiner, count=_share(count, 2), mix=SceneMix(patterns=1.0))
+    _sheets("patterns", samples[:2])
+    return judged(samples)
 
 
 def eight_steps(examiner: Examiner, count: int) -> dict[str, Any]:
-    return judged(following(examiner, count=_share(count, 2), language="en", pairs="seen", num_inference_steps=8))
+    return judged(following(examiner, count=_share(count, 2), num_inference_steps=8))
+
+
+def distilled(examiner: Examiner, count: int) -> dict[str, Any]:
+    samples = following(examiner, count=count, pipeline="distilled")
+    _sheets("distilled", samples[:2])
+    return judged(samples)
 
 
 def one_stage(examiner: Examiner, count: int) -> dict[str, Any]:
-    return judged(following(examiner, count=_share(count, 4), language="en", pairs="seen", pipeline="ti2vid_one_stage"))
+    return judged(following(examiner, count=_share(count, 4), pipeline="ti2vid_one_stage"))
 
 
 def languages(examiner: Examiner, count: int) -> dict[str, Any]:
-    return {language: judged(following(examiner, count=_share(count, 5), language=language, pairs="seen")) for language in LANGUAGES}
+    return {language: judged(following(examiner, count=_share(count, 5), language=language)) for language in LANGUAGES}
+
+
+def _with_sheets(name: str, measure: Measure, *, part: int) -> Callable[[Examiner, int], dict[str, Any]]:
+    def measured(examiner: Examiner, count: int) -> dict[str, Any]:
+        figures, samples = measure(examiner, count=_share(count, part))
+        _sheets(name, samples[:2])
+        return figures
+
+    return measured
+
+
+def _sheets(name: str, samples: list[Sample]) -> None:
+    for number, sample in enumerate(samples, start=1):
+        contact_sheet(sample).save(DOCS / "quality" / f"{name}_{number}.png")
 
 
 MEASURES: dict[str, Callable[[Examiner, int], dict[str, Any]]] = {
     "reconstruction": reconstruct,
     "english": english,
     "unseen_combinations": unseen,
+    "two_objects": two_objects,
+    "patterns": patterns,
+    "distilled": distilled,
     "eight_steps": eight_steps,
     "one_stage": one_stage,
     "refinement": lambda examiner, count: refinement(examiner, count=_share(count, 2)),
     "image_to_video": lambda examiner, count: image_to_video(examiner, count=_share(count, 4)),
+    "keyframes": _with_sheets("keyframes", keyframes, part=4),
+    "canny": _with_sheets("canny", canny, part=4),
+    "chained": _with_sheets("chained", chained, part=8),
     "languages": languages,
 }
 
 
 def contact_sheet(sample: Sample) -> Image.Image:
-    """Every fourth frame in a row, under the prompt and what the judge missed."""
+    """Nine frames in a row, under the prompt and what the judge missed."""
     picked = sample.frames[:: len(sample.frames) // (SHEET_FRAMES - 1)][:SHEET_FRAMES]
     row = Image.fromarray(rearrange(picked, "t h w c -> h (t w) c").contiguous().numpy())
     sheet = Image.new("RGB", (row.width, row.height + 30), "white")

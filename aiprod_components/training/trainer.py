@@ -9,7 +9,7 @@ import math
 import time
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,15 @@ class Objective(Protocol):
 
     def finish(self, model: nn.Module) -> None:
         """Writes the averaged weights where the family finds them."""
+        ...
+
+
+@runtime_checkable
+class Examined(Protocol):
+    """An objective that knows data which training never sees."""
+
+    def held_out(self, model: nn.Module) -> dict[str, Tensor]:
+        """Figures of the averaged weights on it, logged at every checkpoint."""
         ...
 
 
@@ -67,6 +76,7 @@ class Trainer:
                 logged = time.monotonic()
             if now - saved > self.schedule.checkpoint_every_seconds or self.step == self.schedule.steps:
                 self._save()
+                self._examine()
                 saved = time.monotonic()
         self.objective.finish(self.average)
 
@@ -85,10 +95,19 @@ class Trainer:
             torch._foreach_lerp_(averaged, trained, 1 - decay)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         return figures
 
+    def _examine(self) -> None:
+        if isinstance(self.objective, Examined):
+            with torch.autocast(self.device.type, torch.bfloat16):
+                figures = self.objective.held_out(self.average)
+            self._write(figures)
+
     def _log(self, figures: dict[str, Tensor], *, seconds_a_step: float) -> None:
+        self._write({**figures, "seconds": torch.tensor(seconds_a_step)})
+
+    def _write(self, figures: dict[str, Tensor]) -> None:
         record: dict[str, Any] = {name: round(value.item(), 5) for name, value in figures.items()}
         with (self.folder / "log.jsonl").open("a") as log:
-            log.write(json.dumps({"step": self.step, **record, "seconds": round(seconds_a_step, 3)}) + "\n")
+            log.write(json.dumps({"step": self.step, **record}) + "\n")
 
     def _save(self) -> None:
         state = {

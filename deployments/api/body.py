@@ -68,10 +68,14 @@ def parse_json(data: bytes) -> Body:
 
 
 def parse_form(items: list[tuple[str, str | bytes]]) -> Body:
-    """`outer[inner]=x` is the form's way to say {"outer": {"inner": "x"}}; OpenAI's client flattens its `extra_body` so."""
+    """`outer[inner]=x` is the form's way to say {"outer": {"inner": "x"}}, `list[]=x` to say {"list": ["x"]}; OpenAI's client flattens
+    its `extra_body` so."""
     fields: dict[str, Any] = {}
     files: dict[str, bytes] = {}
     for name, value in items:
+        if name.endswith("[]") and isinstance(value, str):
+            fields.setdefault(name[:-2], []).append(value)
+            continue
         bracketed = BRACKETED.fullmatch(name)
         outer, inner = (bracketed["outer"], bracketed["inner"]) if bracketed else (name, None)
         nested = fields.get(outer) if inner is not None else None

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from aiprod_components.families.base import Family
+from aiprod_components.families.loras import LoraFile
 from aiprod_components.pipelines import DEFAULT_PIPELINE, PIPELINES, defaults_of
 from aiprod_components.plan import describe
 from deployments.api.wire import Asked, Wire
@@ -25,6 +26,7 @@ def _describe_family(family: Family, *, wire: Wire) -> dict[str, Any]:
         "default_pipeline": DEFAULT_PIPELINE,
         "pipelines": {name: _describe_pipeline(family, name, wire=wire) for name in PIPELINES},
         "defaults": defaults_of(family),
+        "loras": [_describe_lora(lora) for lora in family.loras.values()],
         "limits": asdict(family.limits),
         "grid": asdict(family.grid),
     }
@@ -32,6 +34,10 @@ def _describe_family(family: Family, *, wire: Wire) -> dict[str, Any]:
 
 def _describe_pipeline(family: Family, name: str, *, wire: Wire) -> dict[str, Any]:
     return {"description": PIPELINES[name].__doc__, "fields": wire.models[family.name, name].model_json_schema()}
+
+
+def _describe_lora(lora: LoraFile) -> dict[str, Any]:
+    return {"name": lora.name, "component": lora.component, "control": lora.control, "fault": lora.fault}
 
 
 def describe_plan(asked: Asked) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ray.serve.schema import ApplicationStatus
 
 from aiprod_components.families import make_family
 from aiprod_components.pipelines import DEFAULT_PIPELINE
+from aiprod_components.stages import stages_of
 from deployments.api import errors
 from deployments.api.answers import video_answer
 from deployments.api.body import read_body
@@ -38,7 +39,7 @@ class Ingress:
     """The HTTP face. Holds no weights and no tensors."""
 
     def __init__(self, args: ApiArgs) -> None:
-        self._wire = Wire({family.name: make_family(family.name, weights=family.weights) for family in args.families})
+        self._wire = Wire({family.name: family.make() for family in args.families})
         self._models = list_models(self._wire)
         self._stages: dict[str, dict[str, DeploymentHandle]] = {}
 
@@ -79,5 +80,6 @@ class Ingress:
     async def _find_stages(self, family: str) -> dict[str, DeploymentHandle]:
         if family not in self._stages:
             # Not before: the two applications start side by side.
-            self._stages[family] = await asyncio.to_thread(find_stages, family)
+            stages = stages_of(self._wire.families[family])
+            self._stages[family] = await asyncio.to_thread(find_stages, family, stages=stages)
         return self._stages[family]

@@ -1,10 +1,11 @@
 """fields as the client named them -> a family, a pipeline's request and its plan; errors in the client's names
 
 OpenAI's shape says `seconds`, `size`, `input_reference` and `fps` where a pipeline says num_frames, height and width, image and
-frame_rate. Everything else is a pipeline's field under its own name: a new pipeline's numbers and texts need nothing here.
+frame_rate; media come as data URLs or as files (`uploads.py`). Everything else is a pipeline's field under its own name: a new
+pipeline's numbers, texts and groups of them need nothing here.
 """
 
-import base64
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -14,19 +15,21 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, create_model
 from pydantic.fields import FieldInfo
+from pydantic_core import from_json
 
 from aiprod_components.errors import AiprodError, InvalidRequestError, UnknownModelError
 from aiprod_components.families.base import Family
-from aiprod_components.media.pictures import check_picture
 from aiprod_components.pipelines import PIPELINES, choose_pipeline, defaults_of, explain, parse_request, shown
-from aiprod_components.pipelines.base import FirstFrame, VideoRequest
+from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.plan import Plan
 from deployments.api.body import Body
+from deployments.api.uploads import MEDIA, Uploads
 
 # A request's field -> the client's, where they differ.
 RENAMED = {"frame_rate": "fps", "image": "input_reference"}
 PART_OF = {"height": "size", "width": "size"}
 SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+JSON_NUMBER = re.compile(r"-?(0|[1-9]\d{0,30})(\.\d{1,30})?([eE][+-]?\d{1,4})?", re.ASCII)
 
 
 def _read_seconds(value: Any) -> Any:
@@ -39,33 +42,8 @@ def _check_size(value: str) -> str:
     return value
 
 
-def _check_data_url(value: str) -> str:
-    if not re.match(r"data:[^,]*;base64,", value):
-        raise ValueError("must be a data: URL (data:image/png;base64,…), for no address is fetched; or upload the file as multipart")
-    return value
-
-
 SECONDS_SCHEMA = {"type": ["string", "number"], "exclusiveMinimum": 0}
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_read_seconds), WithJsonSchema(SECONDS_SCHEMA)]
-
-
-def _check_reference(value: Any) -> Any:
-    if isinstance(value, str | bytes | int | float | list):
-        raise ValueError('must be {"image_url": "data:image/png;base64,…"}, or a file in a multipart body')
-    return value
-
-
-class PictureReference(BaseModel):
-    """A picture in the body itself."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    image_url: Annotated[str, AfterValidator(_check_data_url)] = Field(description="data:image/png;base64,… (or JPEG, WebP)")
-
-
-# Flat, so that it stands by itself in the OpenAPI document too.
-UPLOAD = {"type": "string", "format": "binary", "description": "The file itself, in a multipart body."}
-PICTURE_SCHEMA = {"anyOf": [PictureReference.model_json_schema(), UPLOAD]}
 
 
 class VideoFields(BaseModel):
@@ -76,12 +54,6 @@ class VideoFields(BaseModel):
     model: str = Field(default="", description="A family, or FAMILY/PIPELINE.")
     seconds: Seconds | None = Field(default=None, description="Length: the most frames that last no longer. Or say num_frames.")
     size: Annotated[str, AfterValidator(_check_size)] = Field(default="", description="WIDTHxHEIGHT in pixels.")
-    input_reference: Annotated[PictureReference | None, BeforeValidator(_check_reference), WithJsonSchema(PICTURE_SCHEMA)] = Field(
-        default=None, description="A picture that the video begins with."
-    )
-    image_strength: Annotated[float, *FirstFrame.model_fields["strength"].metadata] = Field(
-        default=1.0, description="How firmly the video begins with the picture; 1 is exactly."
-    )
 
 
 @dataclass(frozen=True)
@@ -114,8 +86,10 @@ def in_wire_names(error: AiprodError) -> AiprodError:
 def wire_model(family: Family, pipeline: str) -> type[VideoFields]:
     """What may be asked of a pipeline: its own fields, with the family's defaults, and OpenAI's in place of those that they stand for."""
     defaults = defaults_of(family)
-    own = {name: info for name, info in PIPELINES[pipeline].model_fields.items() if name not in (*PART_OF, "image")}
+    own = {name: info for name, info in PIPELINES[pipeline].model_fields.items() if name not in (*PART_OF, *MEDIA)}
     fields = {RENAMED.get(name, name): _with_default(info, defaults.get(name, info.default)) for name, info in own.items()}
+    for name in PIPELINES[pipeline].model_fields.keys() & MEDIA.keys():
+        fields |= MEDIA[name]
     size = f"{defaults['width']}x{defaults['height']}"
     fields["size"] = _with_default(VideoFields.model_fields["size"], size)
     fields["model"] = _with_default(VideoFields.model_fields["model"], f"{family.name}/{pipeline}")
@@ -137,13 +111,14 @@ class Wire:
 
     def read(self, body: Body) -> Asked:
         """Raises InvalidRequestError in the client's names: the field, its value and the way out. Decodes pictures, so takes a while."""
-        family, pipeline = self._choose(body.fields)
+        family, pipeline = self._choose(body)
         record = {"pipeline": pipeline, **_record(self._validated(body, (family.name, pipeline)), body, family=family)}
         with wire_names():
             request = parse_request(record, family=family)
             return Asked(family, request, request.plan(family))
 
-    def _choose(self, fields: Mapping[str, Any]) -> tuple[Family, str]:
+    def _choose(self, body: Body) -> tuple[Family, str]:
+        fields = body.fields
         model, pipeline = fields.get("model", next(iter(self.families))), fields.get("pipeline")
         if not isinstance(model, str):
             raise InvalidRequestError(
@@ -151,54 +126,64 @@ class Wire:
             )
         if pipeline is None and "pipeline" in fields:
             raise InvalidRequestError(f"pipeline must be one of {', '.join(PIPELINES)}, or left out; got null", field="pipeline")
-        name, pipeline = choose_pipeline(model, named=pipeline)
+        name, pipeline = choose_pipeline(model, named=pipeline, fields=fields.keys() | body.files.keys())
         if name not in self.families:
             raise UnknownModelError(f"model {shown(model)} is not served here; there is {', '.join(self.families)}", field="model")
         return self.families[name], pipeline
 
-    def _validated(self, body: Body, key: tuple[str, str]) -> VideoFields:
+    def _validated(self, body: Body, key: tuple[str, str]) -> BaseModel:
         model = self.models[key]
-        for name in body.files:
-            if name != "input_reference":
-                raise InvalidRequestError(f"{name} must be text, got a file; the only file is input_reference", field=name)
+        text = body.json if body.json is not None else json.dumps(_typed(body.fields, model)).encode()
         try:
-            if body.json is None:
-                _check_numbers(body.fields, model)
-                return model.model_validate_strings(body.fields, strict=True)
-            return model.model_validate_json(body.json, strict=True)
+            return model.model_validate_json(text, strict=True)
         except ValidationError as error:
             raise explain(error, known=list(model.model_fields)) from error
 
 
-def _check_numbers(fields: Mapping[str, Any], model: type[VideoFields]) -> None:
-    """Pydantic reads "1_3" and "7.0" as whole numbers; JSON, and so a form, does not."""
-    for name, value in fields.items():
-        kind = model.model_fields[name].annotation if name in model.model_fields else None
-        if kind is int and isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
-            raise InvalidRequestError(f"{name} must be a whole number, got {shown(value)}", field=name)
-        if kind is float and isinstance(value, str) and re.search(r"[\s_]", value):
-            raise InvalidRequestError(f"{name} must be a number, got {shown(value)}", field=name)
+def _typed(fields: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """A form's texts -> what JSON would say: texts where the field is one, else what the text says as JSON."""
+    kinds = model.model_json_schema()["properties"]
+    return {
+        name: value if _is_text(kinds.get(name, {"type": "string"})) else _from_text(value, field=name) for name, value in fields.items()
+    }
 
 
-def _record(fields: VideoFields, body: Body, *, family: Family) -> dict[str, Any]:
+def _is_text(schema: Mapping[str, Any]) -> bool:
+    kind = schema.get("type")
+    return "string" in kind if isinstance(kind, list) else kind == "string"
+
+
+def _from_text(value: Any, *, field: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _from_text(inner, field=field) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_from_text(inner, field=field) for inner in value]
+    if re.fullmatch(JSON_NUMBER, value) or value in ("true", "false"):
+        return from_json(value)
+    if value[:1] not in ("[", "{"):
+        return value
+    try:
+        return from_json(value)
+    except ValueError as error:
+        raise InvalidRequestError(f"{field} is not JSON ({error}): {shown(value)}", field=field) from error
+
+
+def _record(fields: BaseModel, body: Body, *, family: Family) -> dict[str, Any]:
     """The client's fields -> the request's, those that were given."""
     given = {name: value for name in fields.model_fields_set if (value := getattr(fields, name)) is not None}
-    record = {name: value for name, value in given.items() if name not in VideoFields.model_fields}
+    media = [name for kind in MEDIA.values() for name in kind]
+    record = {name: value for name, value in given.items() if name not in (*VideoFields.model_fields, *media)}
     if "fps" in record:
         record["frame_rate"] = record.pop("fps")
     if "size" in given:
-        width, height = map(int, fields.size.split("x"))
+        width, height = map(int, given["size"].split("x"))
         record |= {"width": width, "height": height}
     if "seconds" in given:
         if "num_frames" in given:
             raise InvalidRequestError("seconds and num_frames say the same thing; leave one out", field="seconds")
         frame_rate = record.get("frame_rate", family.video.frame_rate)
         record["num_frames"] = frames_within(given["seconds"], frame_rate=frame_rate, family=family)
-    if (data := _picture(fields, body)) is not None:
-        record["image"] = FirstFrame(picture=check_picture(data, field="input_reference"), strength=fields.image_strength)
-    elif "image_strength" in given:
-        raise InvalidRequestError("image_strength needs a picture; send input_reference too", field="image_strength")
-    return record
+    return record | Uploads(given, body.files).read()
 
 
 def frames_within(seconds: float, *, frame_rate: float, family: Family) -> int:
@@ -208,13 +193,3 @@ def frames_within(seconds: float, *, frame_rate: float, family: Family) -> int:
         raise InvalidRequestError(f"seconds must be at most {longest:.4g} at {frame_rate:g} fps, got {seconds:g}", field="seconds")
     frames = max(math.floor(seconds * frame_rate + 1e-6), 1)
     return (frames - 1) // family.grid.time * family.grid.time + 1
-
-
-def _picture(fields: VideoFields, body: Body) -> bytes | None:
-    if fields.input_reference is None:
-        return body.files.get("input_reference")
-    try:
-        return base64.b64decode(fields.input_reference.image_url.partition(",")[2], validate=True)
-    except ValueError as error:
-        field = "input_reference.image_url"
-        raise InvalidRequestError(f"{field} is not base64 ({error}); encode the file's bytes again", field=field) from error

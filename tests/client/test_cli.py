@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from aiprod_client.cli import app
+from aiprod_components.pipelines import PIPELINES
 from tests.client.stand_in import VIDEO, StandIn, json_answer, problem
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing answers there
@@ -67,14 +68,23 @@ def test_a_picture_adds_its_steps(png: bytes, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--frames", "30"], "num_frames must be 1 + a multiple of 4, got 30; nearest is 29"),
-        (["--size", "big"], "size must be WIDTHxHEIGHT, for example 128x128, got 'big'"),
-        (["--size", "100x128"], "width must be a multiple of 32 for this pipeline, got 100; nearest is 96"),
-        (["--steps", "1000"], "num_inference_steps must be 1 to 100, got 1000"),
-        (["--pipeline", "magic"], "pipeline 'magic' is unknown; the pipelines are ti2vid_two_stages, ti2vid_one_stage"),
+        (["--size", "big"], "size: must be WIDTHxHEIGHT in pixels, such as \"128x128\", got 'big'"),
+        (["--size", "100x128"], "size: width must be a multiple of 32 for this pipeline, got 100; nearest is 96"),
+        (["--steps", "1000"], "num_inference_steps must be 1 to 100 steps, got 1000"),
+        (["--pipeline", "magic"], f"pipeline 'magic' is unknown; the pipelines are {', '.join(PIPELINES)}"),
         (["--model", "sora"], "model family 'sora' is unknown; the families are miniature, aiprod"),
         (["--image", "no.png"], "image no.png cannot be read: No such file or directory"),
-        (["--image", "pyproject.toml"], "image is not a picture; send one of PNG, JPEG, WEBP"),
-        (["--image-strength", "0.5"], "image_strength needs an image"),
+        (["--image", "pyproject.toml"], "input_reference is not a picture; send one of PNG, JPEG, WEBP"),
+        (["--keyframe", "middle.png"], "keyframe must be FRAME=FILE, such as 16=middle.png, got 'middle.png'"),
+        (["--keyframe", "16=no.png"], "keyframe no.png cannot be read: No such file or directory"),
+        (["--lora", "canny=much"], "lora must be NAME or NAME=SCALE, such as style=0.8, got 'canny=much'"),
+        (["--lora", "noir"], "lora 'noir' is unknown to miniature; there is canny, distilled"),
+        (["--set", "sampler"], "--set must be FIELD=VALUE, such as sampler=heun, got 'sampler'"),
+        (
+            ["--set", "sampler=leapfrog"],
+            "sampler: must be one of euler, euler_ancestral, heun, dpmpp_2m, res_2s, gradient_estimation, got 'leapfrog'",
+        ),
+        (["--image-strength", "0.5"], "image_strength needs a picture; send input_reference too"),
     ],
 )
 def test_bad_input_is_one_line_that_names_the_way_out(arguments: list[str], message: str) -> None:

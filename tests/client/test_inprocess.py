@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from aiprod_client import VideoSettings, inprocess
+from aiprod_client import Keyframe, VideoSettings, inprocess
+from aiprod_components.calls import Denoise, LoraUse
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.families import make_family
 from aiprod_components.plan import Plan
@@ -29,16 +30,15 @@ WIRE = Wire({FAMILY.name: FAMILY})
 )
 def test_the_same_settings_are_the_same_request(settings: VideoSettings) -> None:
     asked = WIRE.read(parse_json(json.dumps(settings.body("a red ball")).encode()))
-    request = inprocess.request_of("a red ball", settings, family=FAMILY)
-    assert request == asked.request
-    assert request.plan(FAMILY) == asked.plan
+    here = inprocess.understand("a red ball", settings, family=FAMILY)
+    assert (here.request, here.plan) == (asked.request, asked.plan)
 
 
 @pytest.mark.parametrize("strength", [None, 0.25])
 def test_the_same_picture_is_the_same_request(png: bytes, strength: float | None) -> None:
     settings = VideoSettings(seed=1, image=png, image_strength=strength)
     asked = WIRE.read(parse_json(json.dumps(settings.body("a red ball")).encode()))
-    assert inprocess.request_of("a red ball", settings, family=FAMILY) == asked.request
+    assert inprocess.understand("a red ball", settings, family=FAMILY).request == asked.request
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_the_same_picture_is_the_same_request(png: bytes, strength: float | None
 def test_what_the_server_refuses_this_process_refuses_by_the_same_name(settings: VideoSettings) -> None:
     def plan_here() -> Plan:
         family = inprocess.family_of(settings, weights=None)
-        return inprocess.request_of("a red ball", settings, family=family).plan(family)
+        return inprocess.understand("a red ball", settings, family=family).plan
 
     with pytest.raises(InvalidRequestError) as here:
         plan_here()
@@ -70,17 +70,15 @@ def test_what_the_server_refuses_this_process_refuses_by_the_same_name(settings:
 
 @pytest.mark.parametrize("strength", [0.0, 2.0])
 def test_a_strength_out_of_range_is_named_as_it_was_given(png: bytes, strength: float) -> None:
-    settings = VideoSettings(image=png, image_strength=strength)
-    with pytest.raises(InvalidRequestError, match=r"^image_strength: ") as here:
-        inprocess.request_of("a red ball", settings, family=FAMILY)
-    with pytest.raises(InvalidRequestError, match=r"^image_strength: ") as there:
-        WIRE.read(parse_json(json.dumps(settings.body("a red ball")).encode()))
-    assert here.value.field == there.value.field == "image_strength"
+    with pytest.raises(InvalidRequestError, match=r"^image_strength: "):
+        inprocess.understand("a red ball", VideoSettings(image=png, image_strength=strength), family=FAMILY)
 
 
-def test_what_is_not_a_picture_is_refused_here_and_there() -> None:
-    settings = VideoSettings(image=b"not a picture")
-    with pytest.raises(InvalidRequestError, match=r"^image is not a picture"):
-        inprocess.request_of("a red ball", settings, family=FAMILY)
-    with pytest.raises(InvalidRequestError, match=r"^input_reference is not a picture"):
-        WIRE.read(parse_json(json.dumps(settings.body("a red ball")).encode()))
+def test_pictures_in_between_and_loras_and_other_fields_are_in_the_request(png: bytes) -> None:
+    settings = VideoSettings(keyframes=(Keyframe(png, 0), Keyframe(png, 16, 0.5)), loras={"canny": 0.5}, more={"sampler": "heun"})
+    asked = inprocess.understand("a red ball", settings, family=FAMILY)
+    assert asked.request.pipeline == "keyframe_interpolation"
+    draft = next(step.call for step in asked.plan.steps if step.name == "draft")
+    assert isinstance(draft, Denoise)
+    assert [(guide.frame, guide.strength) for guide in draft.guides] == [(16, 0.5)]
+    assert (draft.loras, draft.sampling.sampler) == ((LoraUse("canny", 0.5),), "heun")

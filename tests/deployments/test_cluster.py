@@ -1,8 +1,6 @@
 """serve_config.yaml on a real cluster: the same frames as in this process, bad inputs, cancellation, what the caller holds"""
 
 import asyncio
-import base64
-import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +10,6 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from PIL import Image
 from ray import serve
 
 from aiprod_components.families import make_family
@@ -22,23 +19,16 @@ from aiprod_components.pipelines import PIPELINES, parse_request
 from aiprod_components.plan import Plan
 from aiprod_components.values import Video
 from benchmarks.big_tensors import APPLICATION, deploy, make_plan
+from deployments.api.body import parse_json
+from deployments.api.wire import Wire
 from deployments.runner import find_stages, run_plan
+from tests.bodies import body_for, image_url, picture
 from tests.deployments.conftest import PATIENCE, THREADS, Graph, serve_client
 
 pytestmark = pytest.mark.timeout(PATIENCE + 60)
 
 SMALL = {"prompt": "a red ball", "num_frames": 5, "size": "64x64", "num_inference_steps": 2, "seed": 3}
 FAMILY = make_family("miniature")
-
-
-def picture(width: int = 40, height: int = 30) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (width, height), "red").save(file, "PNG")
-    return file.getvalue()
-
-
-def data_url(data: bytes) -> dict[str, str]:
-    return {"image_url": f"data:image/png;base64,{base64.b64encode(data).decode()}"}
 
 
 def small_plan(**fields: Any) -> Plan:
@@ -69,9 +59,11 @@ def replicas() -> set[str]:
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_the_same_frames_in_this_process_by_handle_and_over_http(pipeline: str, here: LocalStages, http: httpx.Client) -> None:
-    expected: Video = run_here(small_plan(pipeline=pipeline), stages=here)
-    by_handle: Video = serve.get_app_handle("miniature").run.remote(small_plan(pipeline=pipeline)).result().open()
-    answer = http.post("/v1/videos/sync", json={**SMALL, "pipeline": pipeline})
+    body = body_for(pipeline)
+    plan = Wire({FAMILY.name: FAMILY}).read(parse_json(json.dumps(body).encode())).plan
+    expected: Video = run_here(plan, stages=here)
+    by_handle: Video = serve.get_app_handle("miniature").run.remote(plan).result().open()
+    answer = http.post("/v1/videos/sync", json=body)
     assert answer.status_code == 200 and answer.headers["content-type"] == "video/mp4"
     # Not the files: x264 makes other bytes of the same frames where it has other cores to use.
     assert answer.headers["x-aiprod-frames-sha256"] == by_handle.frames_digest == expected.frames_digest
@@ -104,13 +96,13 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "an empty prompt": ({"prompt": ""}, "prompt", "at least 1 character"),
     "a blank prompt": ({"prompt": " \n\u200b"}, "prompt", "describe what the video shows"),
     "a size off the grid": ({"size": "100x64"}, "size", "nearest is 96"),
-    "no frames": ({"num_frames": 0}, "num_frames", "1 to 65"),
-    "10,000 frames": ({"num_frames": 10_000}, "num_frames", "1 to 65"),
+    "no frames": ({"num_frames": 0}, "num_frames", "1 to 241"),
+    "10,000 frames": ({"num_frames": 10_000}, "num_frames", "1 to 241"),
     "NaN guidance": ({"guidance_scale": float("nan")}, "guidance_scale", "finite"),
     "an unknown field": ({"colour": "red"}, "colour", "the fields are"),
-    "a text for a picture": ({"input_reference": data_url(b"not a picture")}, "input_reference", "PNG, JPEG, WEBP"),
-    "a truncated picture": ({"input_reference": data_url(picture()[:-30])}, "input_reference", "save it again"),
-    "a picture 30,000 pixels wide": ({"input_reference": data_url(picture(30_000, 2))}, "input_reference", "8192"),
+    "a text for a picture": ({"input_reference": image_url(b"not a picture")}, "input_reference", "PNG, JPEG, WEBP"),
+    "a truncated picture": ({"input_reference": image_url(picture()[:-30])}, "input_reference", "save it again"),
+    "a picture 30,000 pixels wide": ({"input_reference": image_url(picture(30_000, 2))}, "input_reference", "8192"),
 }
 
 

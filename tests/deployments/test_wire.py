@@ -11,18 +11,14 @@ from PIL import Image
 from aiprod_components.errors import AiprodError, InvalidMediaError, InvalidRequestError, UnknownModelError
 from aiprod_components.families import make_family
 from aiprod_components.pipelines import PIPELINES
+from aiprod_components.pipelines.base import GuidedRequest
 from deployments.api.body import parse_form, parse_json
 from deployments.api.catalogue import describe_plan, list_models
 from deployments.api.wire import Asked, Wire, in_wire_names
+from tests.bodies import footage, picture
 
 FAMILY = make_family("miniature")
 WIRE = Wire({"miniature": FAMILY})
-
-
-def picture() -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (40, 30), "red").save(file, "PNG")
-    return file.getvalue()
 
 
 def data_url(data: bytes) -> str:
@@ -39,6 +35,7 @@ def asked_by_form(*items: tuple[str, str | bytes]) -> Asked:
 
 def test_a_prompt_is_enough() -> None:
     request = asked().request
+    assert isinstance(request, GuidedRequest)
     assert (request.prompt, request.video, request.num_inference_steps) == ("a red ball", FAMILY.video, 30)
 
 
@@ -56,6 +53,7 @@ def test_every_field_in_json() -> None:
         input_reference={"image_url": data_url(picture())},
         image_strength=0.5,
     ).request
+    assert isinstance(request, GuidedRequest)
     assert (request.pipeline, request.width, request.height, request.num_frames, request.frame_rate) == ("ti2vid_one_stage", 64, 96, 5, 8.0)
     assert (request.num_inference_steps, request.guidance_scale, request.negative_prompt, request.seed) == (2, 1.0, "blur", 7)
     assert request.image is not None and (request.image.picture.data, request.image.strength) == (picture(), 0.5)
@@ -74,6 +72,38 @@ def test_a_bracketed_field_of_a_form_is_a_nested_one() -> None:
     assert request.image is not None and request.image.picture.data == picture()
 
 
+def test_media_say_which_pipeline_is_meant_as_files_and_in_the_body() -> None:
+    url = f"data:video/mp4;base64,{base64.b64encode(footage(num_frames=33)).decode()}"
+    scales = [("reference_strength", "0.5"), ("control_scale", "0.8")]
+    by_form = asked_by_form(("reference_video", footage(num_frames=33)), *scales, ("seed", "1"))
+    by_json = asked(reference_video={"video_url": url}, reference_strength=0.5, control_scale=0.8, seed=1)
+    assert by_form.plan == by_json.plan and by_form.request.pipeline == "ic_lora"
+
+
+def test_keyframes_name_the_files_of_their_body() -> None:
+    sent = json.dumps([{"frame": 0, "file": "first"}, {"frame": 32, "file": "last", "strength": 0.5}])
+    by_form = asked_by_form(("keyframes", sent), ("first", picture()), ("last", picture()), ("seed", "1"))
+    url = data_url(picture())
+    by_json = asked(keyframes=[{"frame": 0, "image_url": url}, {"frame": 32, "image_url": url, "strength": 0.5}], seed=1)
+    assert by_form.plan == by_json.plan and by_form.request.pipeline == "keyframe_interpolation"
+
+
+def test_groups_and_lists_come_in_a_form_as_json_or_in_brackets() -> None:
+    by_json = asked(skip_guidance={"scale": 1.5, "blocks": [2, 3]}, sigmas=[1, 0.5, 0], loras=[{"name": "canny", "scale": 0.5}], seed=1)
+    loras = ("loras", '[{"name": "canny", "scale": 0.5}]')
+    by_form = asked_by_form(("skip_guidance", '{"scale": 1.5, "blocks": [2, 3]}'), ("sigmas", "[1, 0.5, 0]"), loras, ("seed", "1"))
+    by_brackets = asked_by_form(
+        ("skip_guidance[scale]", "1.5"), ("skip_guidance[blocks]", "[2, 3]"), ("sigmas[]", "1"), ("sigmas[]", "0.5"), ("sigmas[]", "0"),
+        loras, ("seed", "1"),
+    )  # fmt: skip
+    assert by_json.plan == by_form.plan == by_brackets.plan
+
+
+def test_a_reference_of_another_aspect_is_refused() -> None:
+    with pytest.raises(InvalidMediaError, match="crop it to 64x64"):
+        asked_by_form(("reference_video", footage(96, 64, num_frames=33)))
+
+
 @pytest.mark.parametrize(("seconds", "frames"), [(2, 29), ("2", 29), ("2.1", 33), (0.01, 1), (1, 13), (4.0625, 65)])
 def test_seconds_are_the_most_frames_that_last_no_longer(seconds: float | str, frames: int) -> None:
     assert asked(seconds=seconds).request.num_frames == frames
@@ -87,23 +117,23 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "an empty prompt": ({"prompt": ""}, "prompt", "at least 1 character"),
     "a blank prompt": ({"prompt": " \t\u200b"}, "prompt", "describe what the video shows"),
     "a model that is no name": ({"model": 5}, "model", "must be a string, got 5; the models are miniature"),
-    "a pipeline that is null": ({"pipeline": None}, "pipeline", "one of ti2vid_two_stages, ti2vid_one_stage, or left out"),
+    "a pipeline that is null": ({"pipeline": None}, "pipeline", f"one of {', '.join(PIPELINES)}, or left out"),
     "a bare string for a picture": ({"input_reference": "a.png"}, "input_reference", "or a file in a multipart body, got 'a.png'"),
     "a long prompt": ({"prompt": "x" * 501}, "prompt", "at most 500 bytes"),
     "a size off the grid": ({"size": "100x64"}, "size", "width must be a multiple of 32 for this pipeline, got 100; nearest is 96"),
     "a size beyond the limit": ({"size": "64x512"}, "size", "height must be 32 to 256, got 512"),
     "a size in words": ({"size": "large"}, "size", "must be WIDTHxHEIGHT in pixels, such as \"128x128\", got 'large'"),
-    "no frames": ({"num_frames": 0}, "num_frames", "must be 1 to 65, got 0"),
-    "10,000 frames": ({"num_frames": 10_000}, "num_frames", "must be 1 to 65, got 10000"),
+    "no frames": ({"num_frames": 0}, "num_frames", "must be 1 to 241, got 0"),
+    "10,000 frames": ({"num_frames": 10_000}, "num_frames", "must be 1 to 241, got 10000"),
     "frames off the grid": ({"num_frames": 30}, "num_frames", "nearest is 29"),
     "NaN": ({"guidance_scale": float("nan")}, "guidance_scale", "finite number, got nan"),
     "infinity": ({"fps": float("inf")}, "fps", "finite number, got inf"),
     "NaN seconds": ({"seconds": float("nan")}, "seconds", "got nan"),
-    "too many seconds": ({"seconds": 5}, "seconds", "must be at most 4.062 at 16 fps, got 5"),
+    "too many seconds": ({"seconds": 16}, "seconds", "must be at most 15.06 at 16 fps, got 16"),
     "no seconds": ({"seconds": "0"}, "seconds", "greater than 0"),
     "seconds and frames": ({"seconds": 1, "num_frames": 5}, "seconds", "leave one out"),
     "too fast": ({"fps": 1000}, "fps", "fps: Input should be less than or equal to 120, got 1000"),
-    "too many steps": ({"num_inference_steps": 101}, "num_inference_steps", "must be 1 to 100, got 101"),
+    "too many steps": ({"num_inference_steps": 101}, "num_inference_steps", "must be 1 to 100 steps, got 101"),
     "half a step": ({"num_inference_steps": 2.5}, "num_inference_steps", "got 2.5"),
     "a seed that is no number": ({"seed": True}, "seed", "got True"),
     "a number as text": ({"num_frames": "5"}, "num_frames", "got '5'"),
@@ -113,6 +143,21 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a stored file": ({"input_reference": {"file_id": "f", "image_url": data_url(b"")}}, "input_reference.file_id", "leave it out"),
     "broken base64": ({"input_reference": {"image_url": "data:image/png;base64,#"}}, "input_reference.image_url", "not base64"),
     "base64 in another script": ({"input_reference": {"image_url": "data:image/png;base64,é"}}, "input_reference.image_url", "not base64"),
+    "a video at an address": ({"reference_video": {"video_url": "http://a.b/c"}}, "reference_video.video_url", "no address is fetched"),
+    "no video at all": ({"reference_video": {"video_url": "data:video/mp4;base64,"}}, "reference_video", "empty"),
+    "a picture for a video": ({"reference_video": {"video_url": data_url(picture())}}, "reference_video", "mp4, mov or webm"),
+    "strength without a video": ({"pipeline": "ic_lora", "reference_strength": 0.5}, "reference_strength", "send reference_video too"),
+    "a keyframe without a picture": ({"keyframes": [{"frame": 0}]}, "keyframes.0", "either image_url or file"),
+    "a keyframe beyond the end": ({"keyframes": [{"frame": 40, "image_url": data_url(picture())}]}, "keyframes", "0 to 32"),
+    "two keyframes on a frame": (
+        {"keyframes": [{"frame": 4, "image_url": data_url(picture())}] * 2},
+        "keyframes",
+        "give each its own frame",
+    ),
+    "a keyframe's file that is not there": ({"keyframes": [{"frame": 4, "file": "a.png"}]}, "keyframes.0.file", "no file of this body"),
+    "a keyframe that is no picture": ({"keyframes": [{"frame": 4, "image_url": data_url(b"text")}]}, "keyframes.0", "not a picture"),
+    "a LoRA that is not there": ({"loras": [{"name": "noir"}]}, "loras", "there is canny, distilled"),
+    "a LoRA's scale": ({"loras": [{"name": "canny", "scale": -3}]}, "loras.0.scale", "greater than or equal to -2"),
     "strength without a picture": ({"image_strength": 0.5}, "image_strength", "send input_reference too"),
     "two pipelines": ({"model": "miniature/ti2vid_one_stage", "pipeline": "ti2vid_two_stages"}, "pipeline", "leave one out"),
 }
@@ -134,11 +179,15 @@ def test_a_model_that_is_not_served_is_not_found(fields: dict[str, Any]) -> None
 
 FORMS: dict[str, tuple[tuple[str, str | bytes], str, str]] = {
     "a word for a number": (("num_frames", "five"), "num_frames", "got 'five'"),
-    "a number with a line in it": (("num_frames", "1_3"), "num_frames", "whole number, got '1_3'"),
-    "a number after a space": (("seed", " 7"), "seed", "whole number, got ' 7'"),
-    "a whole number with a point": (("seed", "7.0"), "seed", "whole number, got '7.0'"),
-    "a fraction with a line in it": (("guidance_scale", "1_0.5"), "guidance_scale", "must be a number, got '1_0.5'"),
-    "NaN": (("guidance_scale", "nan"), "guidance_scale", "finite number, got 'nan'"),
+    "a number with a line in it": (("num_frames", "1_3"), "num_frames", "valid integer, got '1_3'"),
+    "a number after a space": (("seed", " 7"), "seed", "valid integer, got ' 7'"),
+    "a whole number with a point": (("seed", "7.0"), "seed", "valid integer, got 7.0"),
+    "a fraction with a line in it": (("guidance_scale", "1_0.5"), "guidance_scale", "valid number, got '1_0.5'"),
+    "NaN": (("guidance_scale", "nan"), "guidance_scale", "valid number, got 'nan'"),
+    "a number that begins with a nought": (("seed", "007"), "seed", "valid integer, got '007'"),
+    "a list that is cut": (("loras", '[{"name": "canny"}'), "loras", "is not JSON"),
+    "a list of other things": (("loras", "[1]"), "loras.0", "got 1"),
+    "a file that nobody named": (("portrait", b"x"), "portrait", "must be text, got a file"),
     "a field given twice": (("prompt", "again"), "prompt", "given twice"),
     "a file for text": (("negative_prompt", b"x"), "negative_prompt", "must be text, got a file"),
     "an unknown field": (("colour", "red"), "colour", "the fields are"),
@@ -194,7 +243,7 @@ def test_the_models_say_all_that_may_be_asked() -> None:
         assert not {"height", "width", "frame_rate", "image"} & set(fields)
         assert (fields["size"]["default"], fields["fps"]["default"], fields["model"]["default"]) == ("128x128", 16.0, f"miniature/{name}")
     assert (model["limits"]["max_frames"], model["grid"], model["licence"]) == (
-        65,
+        241,
         {"time": 4, "space": 16, "channels": 64},
         FAMILY.licence,
     )

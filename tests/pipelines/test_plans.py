@@ -1,29 +1,57 @@
 """Every pipeline's plan, as one golden line each, and what it refuses."""
 
+import importlib
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from aiprod_components.calls import Denoise, EncodePicture, EncodePrompt
+from aiprod_components.calls import Denoise, EncodePicture, EncodePrompt, EnhancePrompt, Guidance, LoraUse, Pin, Projection
+from aiprod_components.diffusion.schedulers import SCHEDULERS
 from aiprod_components.errors import AiprodError, InvalidRequestError, UnknownModelError
 from aiprod_components.families import make_family
 from aiprod_components.pipelines import PIPELINES, parse_request
-from aiprod_components.plan import Plan, describe
-from aiprod_components.values import Picture
+from aiprod_components.plan import Plan, Ref, describe
+from aiprod_components.values import Footage, Picture
+from tests.bodies import footage
 
 FAMILY = make_family("miniature")
-IMAGE = {"picture": Picture(b"a picture")}
+PICTURE = Picture(b"a picture")
+IMAGE = {"picture": PICTURE}
+TWO_STAGES = (
+    "prompt:text_encoder() draft:denoiser(prompt) doubled:upsampler(draft) refined:refiner(prompt doubled) video:vae_decoder(refined)"
+)
 
 GOLDEN = {
-    "ti2vid_two_stages": (
-        "prompt:text_encoder() draft:denoiser(prompt) doubled:upsampler(draft) refined:refiner(prompt doubled) video:vae_decoder(refined)"
-    ),
+    "ti2vid_two_stages": TWO_STAGES,
     "ti2vid_one_stage": "prompt:text_encoder() draft:denoiser(prompt) video:vae_decoder(draft)",
+    "distilled": TWO_STAGES,
+    "ic_lora": (
+        "prompt:text_encoder() reference:vae_encoder() draft:denoiser(prompt reference) doubled:upsampler(draft) "
+        "refined:refiner(prompt doubled) video:vae_decoder(refined)"
+    ),
+    "keyframe_interpolation": (
+        "prompt:text_encoder() keyframe_half_1:vae_encoder() keyframe_half_2:vae_encoder() "
+        "keyframe_1:vae_encoder() keyframe_2:vae_encoder() "
+        "draft:denoiser(prompt keyframe_half_1 keyframe_half_2) doubled:upsampler(draft) "
+        "refined:refiner(prompt doubled keyframe_1 keyframe_2) video:vae_decoder(refined)"
+    ),
+}
+
+
+# What a pipeline cannot do without.
+NEEDED: dict[str, dict[str, Any]] = {
+    "ic_lora": {"reference_video": {"footage": Footage(footage(num_frames=33))}},
+    "keyframe_interpolation": {"keyframes": [{"picture": PICTURE, "frame": 0}, {"picture": PICTURE, "frame": 16}]},
 }
 
 
 def plan_of(**record: Any) -> Plan:
     return parse_request({"prompt": "a big red ball bounces", "seed": 1, **record}, family=FAMILY).plan(FAMILY)
+
+
+def calls_of(plan: Plan) -> dict[str, Any]:
+    return {step.name: step.call for step in plan.steps}
 
 
 def line(plan: Plan) -> str:
@@ -32,11 +60,124 @@ def line(plan: Plan) -> str:
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_a_pipeline_makes_the_calls_of_its_golden_line(pipeline: str):
-    assert line(plan_of(pipeline=pipeline)) == GOLDEN[pipeline]
+    assert line(plan_of(pipeline=pipeline, **NEEDED.get(pipeline, {}))) == GOLDEN[pipeline]
 
 
-def test_a_request_that_names_no_pipeline_gets_two_stages():
+def test_a_request_that_names_no_pipeline_gets_the_one_that_its_fields_mean():
     assert plan_of().pipeline == "ti2vid_two_stages"
+    assert plan_of(**NEEDED["ic_lora"]).pipeline == "ic_lora"
+    assert plan_of(**NEEDED["ic_lora"], image=IMAGE).pipeline == "ic_lora"
+    assert plan_of(**NEEDED["keyframe_interpolation"]).pipeline == "keyframe_interpolation"
+
+
+def test_a_single_frame_is_a_still_unless_a_video_is_asked_for():
+    assert calls_of(plan_of(num_frames=1))["video"].container == "png"
+    assert calls_of(plan_of(num_frames=1, output_format="webp"))["video"].container == "webp"
+    assert calls_of(plan_of(num_frames=1, output_format="mp4"))["video"].container == "mp4"
+    assert calls_of(plan_of())["video"].container == "mp4"
+
+
+def test_distilled_asks_the_network_eight_times_where_guided_asks_sixty():
+    guided, distilled = calls_of(plan_of())["draft"], calls_of(plan_of(pipeline="distilled"))
+    assert guided.sampling.network_calls == 60
+    assert distilled["draft"].sampling.network_calls == 8
+    assert distilled["draft"].loras == (LoraUse("distilled", 1.0),)
+    assert distilled["prompt"].negative_prompt is None
+
+
+def test_a_reference_guides_stage_one_alone_and_a_first_frame_is_pinned_beside_it():
+    calls = calls_of(plan_of(**NEEDED["ic_lora"], image=IMAGE))
+    (guide,) = calls["draft"].guides
+    assert (guide.video.num_frames, guide.video.height, guide.frame, guide.strength) == (33, 64, 0, 1.0)
+    assert calls["reference"].control == "canny"
+    assert calls["draft"].loras == (LoraUse("canny", 1.0),)
+    assert [len(calls[name].pins) for name in ("draft", "refined")] == [1, 1]
+    assert calls["refined"].guides == ()
+
+
+def test_a_keyframe_of_frame_zero_is_pinned_and_the_others_stand_beside_the_latents():
+    calls = calls_of(plan_of(keyframes=[{"picture": PICTURE, "frame": 20, "strength": 0.5}], image=IMAGE))
+    for name, size in (("draft", 64), ("refined", 128)):
+        assert [pin.frame for pin in calls[name].pins] == [0]
+        assert [(g.frame, g.strength, g.video.height, g.video.num_frames) for g in calls[name].guides] == [(20, 0.5, size, 1)]
+
+
+def test_a_longer_video_is_made_in_chunks_that_begin_with_the_end_of_the_one_before():
+    plan = plan_of(num_frames=65, keyframes=[{"picture": PICTURE, "frame": 40}], image=IMAGE)
+    calls = calls_of(plan)
+    assert [calls[name].video.num_frames for name in ("draft", "draft_2", "draft_3")] == [33, 33, 17]
+    assert calls["draft_tail_2"].latent_frames == 3 and calls["draft_tail_2"].video.height == 64
+    assert calls["draft_2"].pins == (Pin(Ref("draft_tail_2"), 0, 1.0),)
+    assert calls["refined_2"].pins == (Pin(Ref("refined_tail_2"), 0, 1.0),)
+    # Chunks begin at 0, 24 and 48: frame 40 is the second one's frame 16, and nobody else's.
+    assert [guide.frame for guide in calls["draft_2"].guides] == [16]
+    assert calls["draft"].guides == () and calls["draft_3"].guides == ()
+    assert calls["video"].overlap == 9 and len(calls["video"].clips) == 3
+    assert len({calls[name].sampling.seed for name in ("draft", "draft_2", "draft_3")}) == 3
+
+
+def test_chunks_have_prompts_of_their_own_and_the_last_goes_on_to_the_end():
+    calls = calls_of(plan_of(num_frames=81, next_prompts=["a big blue ball bounces"]))
+    assert [calls[name].prompt_embeds for name in ("draft", "draft_2", "draft_3")] == [Ref("prompt"), Ref("prompt_2"), Ref("prompt_2")]
+    assert calls["prompt_2"].prompt == "a big blue ball bounces"
+
+
+def test_an_enhanced_prompt_carries_on_from_those_before_it(tmp_path: Path):
+    family = make_family("miniature", prompt_enhancer=str(tmp_path))
+    record = {"prompt": "a ball", "seed": 1, "num_frames": 81, "enhance_prompt": True}
+    calls = calls_of(parse_request(record, family=family).plan(family))
+    assert calls["enhanced"] == EnhancePrompt("a ball")
+    assert calls["enhanced_3"] == EnhancePrompt("a ball", (Ref("enhanced"), Ref("enhanced_2")))
+    assert [calls[name].prompt for name in ("prompt", "prompt_2", "prompt_3")] == [Ref("enhanced"), Ref("enhanced_2"), Ref("enhanced_3")]
+
+
+def test_guidance_of_every_kind_is_in_the_plan_and_counted():
+    guided = {"guidance_scale": 3, "skip_guidance": {"scale": 1, "blocks": [2]}, "projected_guidance": {"threshold": 2}}
+    sampling = calls_of(plan_of(**guided, guidance_rescale=0.5, num_inference_steps=10))["draft"].sampling
+    assert sampling.guidance == Guidance(3.0, 0.5, 1.0, (2,), Projection(0.0, 2.0, -0.5))
+    assert sampling.network_calls == 30
+    narrowed = calls_of(plan_of(**guided, guidance_interval=[0.2, 0.8], sigmas=[1, 0.9, 0.7, 0.3, 0.1, 0]))["draft"].sampling
+    assert narrowed.sigmas == (1.0, 0.9, 0.7, 0.3, 0.1, 0.0)
+    assert narrowed.network_calls == 1 + 1 + 3 + 3 + 1
+    assert calls_of(plan_of(sampler="heun", num_inference_steps=10))["draft"].sampling.network_calls == 38
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_request_chooses_its_schedule(scheduler: str):
+    sigmas = calls_of(plan_of(scheduler=scheduler, num_inference_steps=6))["draft"].sampling.sigmas
+    assert len(sigmas) == 7 and sigmas[0] == 1.0 and sigmas[-1] == 0.0
+
+
+def test_an_addition_of_a_pipeline_is_one_file_and_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "slideshow").mkdir()
+    (tmp_path / "slideshow" / "__init__.py").write_text(
+        '''"""prompt -> latents -> video: a pipeline that this house does not know"""
+from typing import Literal
+from aiprod_components.calls import DecodeVideo, Denoise, Guidance, Sampling
+from aiprod_components.pipelines.base import VideoRequest
+
+class Slideshow(VideoRequest, frozen=True):
+    """Three steps and no refinement."""
+    pipeline: Literal["slideshow"] = "slideshow"
+    pace: int = 3
+    @property
+    def space_multiple(self):
+        return 1
+    def record(self, steps, family):
+        (prompt,) = self.encode_prompts(steps, family)
+        sigmas = tuple(1 - step / self.pace for step in range(self.pace)) + (0.0,)
+        draft = steps.add("draft", Denoise(prompt, self.video, Sampling(sigmas, Guidance(), self.seed)))
+        steps.add("video", DecodeVideo((draft,), self.video))
+''',
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(PIPELINES, "slideshow", importlib.import_module("slideshow").Slideshow)
+    plan = plan_of(pipeline="slideshow", pace=5)
+    assert line(plan) == GOLDEN["ti2vid_one_stage"]
+    assert calls_of(plan)["draft"].sampling.network_calls == 5
+    with pytest.raises(InvalidRequestError, match="pace"):
+        plan_of(pipeline="slideshow", pace="fast")
 
 
 def test_a_first_frame_is_encoded_at_both_sizes_and_pinned_in_both_stages():
@@ -72,8 +213,8 @@ def test_the_same_request_gives_the_same_plan():
         ({"prompt": ""}, "prompt", "at least 1 character"),
         ({"prompt": "x" * 501}, "prompt", "at most 500 bytes"),
         ({"num_frames": 30}, "num_frames", "nearest is 29"),
-        ({"num_frames": 0}, "num_frames", "1 to 65"),
-        ({"num_frames": 10_000}, "num_frames", "1 to 65"),
+        ({"num_frames": 0}, "num_frames", "1 to 241"),
+        ({"num_frames": 10_000}, "num_frames", "1 to 241"),
         ({"height": 100}, "height", "nearest is 96"),
         ({"width": 80}, "width", "multiple of 32"),
         ({"width": 4096}, "width", "32 to 256"),
@@ -86,6 +227,37 @@ def test_the_same_request_gives_the_same_plan():
         ({"image": {"picture": Picture(b""), "strength": 1.5}}, "image.strength", "less than or equal to 1"),
         ({"image": {"picture": "holiday.png"}}, "image.picture", "PNG, JPEG or WebP"),
         ({"sharpness": 3}, "sharpness", "the fields are"),
+        ({"pipeline": "distilled", "guidance_scale": 3}, "guidance_scale", "not a field of this pipeline"),
+        ({"output_format": "png"}, "output_format", "ask for mp4, or for one frame"),
+        ({"sampler": "leapfrog"}, "sampler", "one of euler, "),
+        ({"scheduler": "bus"}, "scheduler", "one of shifted_flow, "),
+        ({"sigmas": [1, 0.5, 0.7, 0]}, "sigmas", "fall"),
+        ({"sigmas": [0.5, 0]}, "sigmas", "begin with 1"),
+        ({"guidance_interval": [0.8, 0.2]}, "guidance_interval", "the lower one first"),
+        ({"guidance_interval": [float("nan"), 0.2]}, "guidance_interval", "from 0 to 1"),
+        ({"skip_guidance": {"scale": 1, "blocks": [5]}}, "skip_guidance", "0 to 4"),
+        ({"skip_guidance": {"scale": 1, "blocks": []}}, "skip_guidance.blocks", "at least 1"),
+        ({"projected_guidance": {"momentum": 1}}, "projected_guidance.momentum", "less than 1"),
+        ({"loras": [{"name": "noir"}]}, "loras", "there is canny, distilled"),
+        ({"loras": [{"name": "distilled", "scale": 3}]}, "loras.0.scale", "less than or equal to 2"),
+        ({"loras": [{"name": "distilled"}, {"name": "distilled"}]}, "loras", "twice"),
+        ({"pipeline": "keyframe_interpolation"}, "keyframes", "required"),
+        ({"keyframes": []}, "keyframes", "at least 1"),
+        ({"keyframes": [{"picture": PICTURE, "frame": 33}]}, "keyframes", "0 to 32 in a video of 33 frames, got 33"),
+        ({"keyframes": [{"picture": PICTURE, "frame": -1}]}, "keyframes.0.frame", "greater than or equal to 0"),
+        ({"keyframes": [{"picture": PICTURE, "frame": 8}] * 2}, "keyframes", "two pictures are for frame 8"),
+        ({"keyframes": [{"picture": PICTURE, "frame": 0}], "image": IMAGE}, "keyframes", "two pictures are for frame 0"),
+        ({"next_prompts": ["a cube"]}, "next_prompts", "at most 0 for 33 frames"),
+        ({"next_prompts": [" "], "num_frames": 65}, "next_prompts.0", "says nothing"),
+        ({"enhance_prompt": True}, "enhance_prompt", "needs a language model"),
+        ({"pipeline": "ic_lora"}, "reference_video", "required"),
+        ({**NEEDED["ic_lora"], "width": 64}, "reference_video", "crop it to 32x64"),
+        ({**NEEDED["ic_lora"], "num_frames": 65}, "reference_video", "ask for num_frames at most"),
+        ({**NEEDED["ic_lora"], "control": "depth"}, "control", "there is canny"),
+        ({**NEEDED["ic_lora"], "control": "distilled"}, "control", "there is canny"),
+        ({**NEEDED["ic_lora"], "control_scale": 9}, "control_scale", "less than or equal to 2"),
+        ({**NEEDED["ic_lora"], "loras": [{"name": "canny"}]}, "loras", "say control_scale"),
+        ({**NEEDED["ic_lora"], "pipeline": "ti2vid_two_stages"}, "reference_video", "not a field of this pipeline"),
     ],
 )
 def test_what_cannot_be_made_is_refused_with_the_field_and_the_way_out(record: dict[str, Any], field: str, way_out: str):

@@ -1,14 +1,16 @@
 """The stepped stages: batching changes nothing, guidance is combined, pins hold."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from aiprod_components.calls import Denoise, Guidance, Pin, Refine, Sampling
+from aiprod_components.calls import EVALUATIONS, Denoise, Guidance, Guide, LoraUse, Pin, Projection, Refine, Sampling
 from aiprod_components.errors import CancelledError
 from aiprod_components.families import make_family
 from aiprod_components.local import Silent
+from aiprod_components.models.lora import inject, injected, save_lora
 from aiprod_components.stages.denoiser import Denoiser
 from aiprod_components.stages.refiner import Refiner
 from aiprod_components.values import Latents, PromptEmbeds, VideoShape
@@ -80,6 +82,77 @@ def test_guidance_moves_the_prediction_away_from_the_negative_prompt(denoiser: D
     )
     # In a single step the guided result is linear in the scale.
     torch.testing.assert_close(five - one, 2 * (three - one), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("sampler", EVALUATIONS)
+def test_a_plan_counts_the_network_s_calls_truly(sampler: str, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch):
+    rows: list[int] = []
+    predict = denoiser._network.predict
+    monkeypatch.setattr(denoiser._network, "predict", lambda asked, **shape: rows.append(len(asked)) or predict(asked, **shape))
+    guidance = Guidance(3.0, stg_scale=1.0, stg_blocks=(1,), interval=(0.3, 0.9))
+    call = replace(some_call(), sampling=Sampling(SIGMAS, guidance, 1, sampler))
+    latents = denoiser.run(call, Silent()).video
+    assert latents.isfinite().all()
+    assert sum(rows) == call.sampling.network_calls
+
+
+def test_requests_with_other_samplers_and_guidance_share_a_batch(denoiser: Denoiser):
+    samplings = [
+        Sampling(SIGMAS, Guidance(), 1),
+        Sampling(SIGMAS, Guidance(3.0, stg_scale=1.0, stg_blocks=(2,)), 2, "heun"),
+        Sampling(SIGMAS, Guidance(4.0, rescale=0.7, projection=Projection(0.0, 1.0, -0.5)), 3, "dpmpp_2m"),
+        Sampling(SIGMAS, Guidance(2.0, interval=(0.5, 0.9)), 4, "euler_ancestral"),
+    ]
+    calls = [replace(some_call(), sampling=sampling) for sampling in samplings]
+    alone = [denoiser.run(call, Silent()).video for call in calls]
+    states = [denoiser.start(call) for call in calls]
+    for _ in range(3):
+        states = denoiser.step(states)
+    for state, expected in zip(states, alone, strict=True):
+        torch.testing.assert_close(denoiser.finish(state).video, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_skipping_self_attention_is_another_prediction_and_scale_zero_is_none(denoiser: Denoiser):
+    plain, none, skipped = (
+        denoiser.run(replace(some_call(), sampling=Sampling(SIGMAS, guidance, 1)), Silent()).video
+        for guidance in (Guidance(), Guidance(stg_blocks=(1,)), Guidance(stg_scale=1.0, stg_blocks=(1,)))
+    )
+    assert torch.equal(plain, none)
+    assert not torch.allclose(plain, skipped, atol=0.05)
+
+
+def test_a_guide_moves_the_prediction_and_the_order_of_guides_does_not_matter(denoiser: Denoiser):
+    def guide(seed: int, frame: int, strength: float = 1.0) -> Guide:
+        latents = torch.randn(1, 64, 1, 2, 3, generator=torch.Generator().manual_seed(seed))
+        return Guide(Latents(latents), replace(VIDEO, num_frames=1), frame, strength)
+
+    def run(*guides: Guide) -> torch.Tensor:
+        return denoiser.run(replace(some_call(), guides=guides), Silent()).video
+
+    alone = run()
+    assert not torch.allclose(run(guide(1, 4)), alone, atol=0.05)
+    torch.testing.assert_close(run(guide(1, 4), guide(2, 8)), run(guide(2, 8), guide(1, 4)), rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(run(guide(1, 4)), run(guide(1, 7)), atol=0.01)
+    firm, faint = (run(guide(1, 4, strength)) for strength in (1.0, 0.05))
+    assert not torch.allclose(firm, faint, atol=0.05)
+
+
+def test_a_call_s_loras_are_in_the_weights_while_it_runs_and_gone_after(tmp_path: Path):
+    family = make_family("miniature", loras=str(tmp_path))
+    network = family.load("denoiser")
+    inject(network, rank=4, modules="attention_blocks")
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith(".up"):
+                parameter.normal_(std=0.2)
+    metadata = {"family": "miniature", "component": "denoiser"}
+    save_lora(injected(network, name="loud"), tmp_path / "loud.safetensors", metadata=metadata)
+    denoiser = Denoiser(family, device=torch.device("cpu"))
+    plain = denoiser.run(some_call(), Silent()).video
+    loud, quiet = (denoiser.run(replace(some_call(), loras=(LoraUse("loud", scale),)), Silent()).video for scale in (1.0, 0.0))
+    assert not torch.allclose(loud, plain, atol=0.1)
+    assert torch.equal(quiet, plain)
+    assert torch.equal(denoiser.run(some_call(), Silent()).video, plain)
 
 
 def test_a_frame_pinned_at_full_strength_comes_out_as_it_went_in(denoiser: Denoiser):

@@ -7,11 +7,13 @@ import torch
 from jaxtyping import TypeCheckError
 from PIL import Image
 
-from aiprod_components.diffusion.samplers import euler
+from aiprod_components.diffusion.conditioning import add_noise
 from aiprod_components.families import make_family
 from aiprod_components.local import LocalStages, run_plan
+from aiprod_components.media.decode import decode_video
 from aiprod_components.pipelines import PIPELINES, parse_request
 from aiprod_components.values import Latents, Picture, Video
+from tests.bodies import NUM_FRAMES, needed_in_process, picture
 
 FAMILY = make_family("miniature")
 STAGES = LocalStages(FAMILY, device=torch.device("cpu"))
@@ -25,20 +27,28 @@ def test_a_value_of_the_wrong_shape_cannot_be_made() -> None:
 def test_a_function_of_diffusion_refuses_unlike_shapes() -> None:
     level = torch.ones(1)
     with pytest.raises(TypeCheckError):
-        euler(torch.zeros(1, 2), velocity=torch.zeros(1, 3), sigma=level, next_sigma=level)
+        add_noise(torch.zeros(1, 2), noise=torch.zeros(1, 3), sigma=level)
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
 @pytest.mark.parametrize("strength", [None, 1.0, 0.5], ids=["text", "first_frame", "half_a_first_frame"])
 def test_every_pipeline_runs_with_its_shapes_checked(pipeline: str, strength: float | None) -> None:
-    image = None if strength is None else {"picture": picture(), "strength": strength}
-    asked = {"prompt": "a red ball", "num_frames": 5, "height": 64, "width": 96, "num_inference_steps": 2, "seed": 1, "image": image}
+    image = None if strength is None else {"picture": Picture(picture()), "strength": strength}
+    needed = needed_in_process(pipeline)
+    if pipeline == "keyframe_interpolation" and image is not None:
+        needed = {"keyframes": needed["keyframes"][1:]}  # frame 0 is the first frame's
+    steps = {} if pipeline == "distilled" else {"num_inference_steps": 2}
+    asked = {"prompt": "a red ball", "num_frames": NUM_FRAMES, "height": 64, "width": 64, "seed": 1, "image": image, **steps, **needed}
     video = run_plan(parse_request({"pipeline": pipeline, **asked}, family=FAMILY).plan(FAMILY), stages=STAGES)
     assert isinstance(video, Video)
-    assert (video.shape.num_frames, video.shape.height, video.shape.width) == (5, 64, 96)
+    assert (video.shape.num_frames, video.shape.height, video.shape.width) == (NUM_FRAMES, 64, 64)
 
 
-def picture() -> Picture:
-    file = io.BytesIO()
-    Image.new("RGB", (80, 70), (200, 0, 0)).save(file, "PNG")
-    return Picture(file.getvalue())
+def test_a_video_of_two_chunks_and_a_still_run_with_their_shapes_checked() -> None:
+    asked = {"prompt": "a red ball", "height": 32, "width": 32, "num_inference_steps": 1, "seed": 1, "guidance_scale": 1}
+    two = run_plan(parse_request({**asked, "num_frames": 37}, family=FAMILY).plan(FAMILY), stages=STAGES)
+    assert len(decode_video(two.data)) == 37
+    still = run_plan(parse_request({**asked, "num_frames": 1}, family=FAMILY).plan(FAMILY), stages=STAGES)
+    assert still.media_type == "image/png"
+    with Image.open(io.BytesIO(still.data)) as image:
+        assert image.size == (32, 32)

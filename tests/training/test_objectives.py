@@ -1,5 +1,6 @@
 """Every recipe really trains: a few steps at toy size, then weights that load."""
 
+import json
 import random
 import shutil
 from pathlib import Path
@@ -23,7 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "vae_motion": {"clips": [{"batch": 2, "num_frames": 5, "size": 64, "crop": 32, "weight": 1, "final_weight": 1}], "statistics_clips": 8},
     "vae_decoder": {"clips": [{"batch": 2, "num_frames": 5, "size": 32, "weight": 1, "final_weight": 1}]},
     "denoiser": {"clips": SMALL_CLIPS},
-    "refiner": {"clips": SMALL_CLIPS, "drafts": {"count": 4, "blur": 0.0, "lowest": 0.25, "highest": 0.75}},
+    "refiner": {"clips": [{**SMALL_CLIPS[0], "half": 4}], "drafts": {"blur": 0.0, "lowest": 0.25, "highest": 0.75}},
     "upsampler": {"half_size": 32, "half_count": 4, "full_count": 4, "num_frames": 9, "batch": 2},
 }
 
@@ -61,25 +62,48 @@ def test_a_frozen_encoder_stays_as_it_was(weights: Path, tmp_path: Path):
     assert changed == {"decoder"}
 
 
-def test_a_share_of_the_clips_has_its_first_frame_pinned(weights: Path, tmp_path: Path):
+def test_a_share_of_the_clips_has_its_beginning_given(weights: Path, tmp_path: Path):
     recipe, _ = small_recipe("denoiser", cache=tmp_path / "cache")
     objective = FlowObjective(recipe, output=weights)
     rng, generator = random.Random(0), torch.Generator().manual_seed(0)
-    levels = torch.cat([objective._levels(objective._batch(rng), rng, generator, first=torch.ones(3, 1, 1, 1, 1)) for _ in range(200)])
-    first, rest = levels[:, 0, 0, 0, 0], levels[:, 0, 1, 0, 0]
-    assert (first == 0).float().mean() == pytest.approx(recipe.pinned_share * 0.8, abs=0.05)
-    assert (first < rest).float().mean() == pytest.approx(recipe.pinned_share, abs=0.05)
-    assert (rest > 0).all()
+    levels = torch.cat([objective._levels(objective.source.draw(rng), rng, generator, first=torch.ones(3, 1, 1, 1, 1)) for _ in range(200)])
+    first, second, last = levels[:, 0, 0, 0, 0], levels[:, 0, 1, 0, 0], levels[:, 0, 2, 0, 0]
+    given = recipe.given
+    assert ((first < second) & (second > 0)).float().mean() == pytest.approx(given.first, abs=0.05)
+    assert (second == 0).float().mean() == pytest.approx(given.beginning, abs=0.05)
+    assert (last > 0).all()
+
+
+def test_a_share_of_the_steps_has_pictures_of_later_frames(weights: Path, tmp_path: Path):
+    recipe, _ = small_recipe("denoiser", cache=tmp_path / "cache")
+    objective = FlowObjective(recipe, output=weights)
+    rng = random.Random(0)
+    drawn = [objective._stills(objective.source.draw(rng), rng) for _ in range(200)]
+    given = [stills for stills in drawn if stills is not None]
+    assert len(given) / 200 == pytest.approx(recipe.given.stills, abs=0.08)
+    assert {stills.values.shape[1] // 4 for stills in given} == {1, 2, 3}
+    clean = [stills for stills in given if not stills.freedom.any()]
+    assert len(clean) / len(given) == pytest.approx(0.8, abs=0.2)
+    seconds = torch.cat([stills.positions[0, :, 0] for stills in given])
+    assert seconds.min() >= 1 / 16 and seconds.max() <= 8 / 16
+
+
+def test_the_loss_on_unseen_clips_is_logged_with_every_checkpoint(weights: Path, tmp_path: Path):
+    recipe, objective_class = small_recipe("denoiser", cache=tmp_path / "cache")
+    Trainer(objective_class(recipe, output=weights), recipe, folder=tmp_path / "run").run()
+    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert last.keys() == {"step", "held_out_0.6", "held_out_0.85"}
+    assert all(0 < last[f"held_out_{level}"] < 3 for level in (0.6, 0.85))
 
 
 def test_a_refiner_learns_from_where_a_draft_is_noised_to(weights: Path, tmp_path: Path):
     recipe, _ = small_recipe("refiner", cache=tmp_path / "cache")
     objective = FlowObjective(recipe, output=weights)
-    batch = objective._batch(random.Random(0))
+    batch = objective.source.draw(random.Random(0))
     first = objective._first_sigmas(3, torch.Generator().manual_seed(0))
     noise = objective._noise(batch, torch.Generator().manual_seed(1), first=first)
     assert objective.drafts is not None
-    half = objective.drafts.caches[32].latents[batch.rows].float()
+    half = objective.drafts.caches[batch.kind].latents[batch.rows].float()
     draft = make_miniature(weights=str(weights)).load("upsampler")(half)
     plain = torch.randn(noise.shape, generator=torch.Generator().manual_seed(1))
     assert (first >= 0.25).all() and (first <= 0.75).all()

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from aiprod_components.training.objectives.distillation import DistillationObjective, DistillationRecipe
 from aiprod_components.training.objectives.flow import FlowObjective, FlowRecipe
 from aiprod_components.training.objectives.text import TextObjective, TextRecipe
-from aiprod_components.training.objectives.upsampler import UpsamplerObjective, UpsamplerRecipe
+from aiprod_components.training.objectives.upsampler import ResamplerRecipe, UpsamplerObjective, UpsamplerRecipe
 from aiprod_components.training.objectives.vae import VAEObjective, VAERecipe
 
 COMPONENTS: dict[str, tuple[Any, Any]] = {
@@ -13,4 +14,10 @@ COMPONENTS: dict[str, tuple[Any, Any]] = {
     "denoiser": (FlowRecipe, FlowObjective),
     "upsampler": (UpsamplerRecipe, UpsamplerObjective),
     "refiner": (FlowRecipe, FlowObjective),
+    "canny": (FlowRecipe, FlowObjective),
+    "distilled": (DistillationRecipe, DistillationObjective),
+    "temporal_upsampler": (ResamplerRecipe, UpsamplerObjective),
+    "upsampler_3_2": (ResamplerRecipe, UpsamplerObjective),
+    "upsampler_3_4": (ResamplerRecipe, UpsamplerObjective),
+    "upsampler_4_1": (ResamplerRecipe, UpsamplerObjective),
 }

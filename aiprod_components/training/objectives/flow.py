@@ -1,7 +1,8 @@
 """cached latents, captions -> noisy tokens -> velocity: what the denoiser and the refiner learn
 
-Rectified flow with logit-normal noise levels (Esser et al. 2024). A share of the clips has its first latent frame
-pinned, wholly or in part, so that image conditioning is learnt with the rest; what is pinned whole is not in the loss.
+Rectified flow with logit-normal noise levels (Esser et al. 2024). Of a share of the clips the first latent frame is given, wholly or in
+part, or the first few, as a clip to go on from; in a share of the steps some frames are appended as pictures (keyframes). So every
+kind of conditioning is learnt with the rest; what is given whole is not in the loss.
 
 A refiner starts from a draft: x = (1 - first) draft + first noise. That is where rectified flow from the true latents
 would be if its noise were noise + (1 - first) / first (draft - true); trained with that noise, the refiner mends the
@@ -9,7 +10,7 @@ draft's errors along with the noise it was given.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,28 +20,27 @@ from jaxtyping import Float
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from aiprod_components.diffusion.conditioning import add_noise
-from aiprod_components.diffusion.positions import grid_positions
-from aiprod_components.miniature.captions import LANGUAGES, write_caption
-from aiprod_components.miniature.world import Scene, SceneMix
-from aiprod_components.models.backbone import BackboneConfig, Context, HybridBackbone, Tokens
+from aiprod_components.diffusion.conditioning import Appended, add_noise
+from aiprod_components.models.backbone import BackboneConfig, HybridBackbone, Tokens
 from aiprod_components.models.checkpoint import load_model, save_model
-from aiprod_components.models.text_encoder import TextEncoder, TextEncoderConfig, make_tokenizer
+from aiprod_components.models.lora import inject, injected, save_lora
 from aiprod_components.models.upsampler import LatentUpsampler, UpsamplerConfig
 from aiprod_components.training.config import BaseRecipe, Strict
-from aiprod_components.training.dataset import FRAME_RATE, step_rng
-from aiprod_components.training.latent_cache import ClipSet, LatentCache, open_cache
-from aiprod_components.values import LatentGrid, VideoShape
+from aiprod_components.training.dataset import step_rng
+from aiprod_components.training.objectives.clips import (
+    Batch,
+    CachedClips,
+    Captions,
+    ClipSource,
+    Teller,
+    encode_stills,
+    load_vae,
+    positions_of,
+)
 
-
-class CachedClips(Strict):
-    """Clips of one size, and how often and how many of them a step takes."""
-
-    size: PositiveInt
-    num_frames: PositiveInt
-    count: PositiveInt
-    batch: PositiveInt
-    weight: PositiveFloat
+LONGEST_BEGINNING = 4  # latent frames
+MOST_STILLS = 3
+HELD_OUT_LEVELS = (0.6, 0.85)
 
 
 class NoiseLevels(Strict):
@@ -50,51 +50,53 @@ class NoiseLevels(Strict):
     std: PositiveFloat
 
 
+class Given(Strict):
+    """How often something of a clip is given."""
+
+    first: float = Field(ge=0, le=1)  # of the clips: their first latent frame
+    beginning: float = Field(ge=0, le=1)  # of the clips: their first two to four
+    stills: float = Field(ge=0, le=1)  # of the steps: one to three frames as pictures
+
+
 class Drafts(Strict):
     """A refiner's drafts: the same clips at half their size, upsampled. Their first sigma is uniform in lowest...highest."""
 
-    count: PositiveInt  # of the half-size cache
     blur: float  # standard deviation of the noise put on the half-size latents, as a generated draft is never perfect
     lowest: float = Field(gt=0, le=1)
     highest: float = Field(gt=0, le=1)
 
 
+class Control(Strict):
+    """An in-context LoRA: the network stays as it is, and low-rank factors learn to follow what the control sees in the clip itself."""
+
+    name: str  # of media.controls
+    rank: PositiveInt
+    modules: str  # a pattern: the modules whose weights get factors
+
+
 class FlowRecipe(BaseRecipe):
-    component: Literal["denoiser", "refiner"]
+    component: Literal["denoiser", "refiner", "canny"]
     model: BackboneConfig
     start_from: str | None  # another component's weights to go on from
     cache: str
     clips: list[CachedClips]
-    mix: SceneMix
+    captions: Captions
     sigmas: NoiseLevels
+    given: Given
     drafts: Drafts | None = None
-    english_share: float = Field(ge=0, le=1)
-    caption_dropout: float = Field(ge=0, le=1)
-    attribute_drop: float = Field(ge=0, le=1)
-    pinned_share: float = Field(ge=0, le=1)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    rows: list[int]
-    latents: Float[Tensor, "B C T H W"]
-    scenes: list[Scene]
-    video: VideoShape
+    control: Control | None = None
 
 
 class _DraftMaker:
     """Rows of the half-size caches -> drafts at full size."""
 
-    def __init__(self, recipe: FlowRecipe, drafts: Drafts, *, weights: Path) -> None:
-        self.blur, self.device = drafts.blur, torch.device(recipe.device)
-        self.upsampler = load_model(LatentUpsampler, UpsamplerConfig, weights / "upsampler").to(self.device)
-        self.caches = {
-            clips.size: _open(recipe, ClipSet(clips.size // 2, clips.num_frames, drafts.count, recipe.mix), weights=weights)
-            for clips in recipe.clips
-        }
+    def __init__(self, drafts: Drafts, source: ClipSource) -> None:
+        self.blur, self.device = drafts.blur, torch.device(source.device)
+        self.upsampler = load_model(LatentUpsampler, UpsamplerConfig, source.weights / "upsampler").to(self.device)
+        self.caches = {kind: source.halves(kind) for kind in source.clips}
 
-    def of(self, rows: list[int], *, video: VideoShape, generator: torch.Generator) -> Float[Tensor, "B C T H W"]:
-        half = self.caches[video.height].latents[rows].float()
+    def of(self, batch: Batch, *, generator: torch.Generator) -> Float[Tensor, "B C T H W"]:
+        half = self.caches[batch.kind].latents[batch.rows, :, : batch.latents.shape[2]].float()
         half = half + self.blur * torch.randn(half.shape, generator=generator)
         with torch.no_grad():
             return self.upsampler(half.to(self.device)).float().cpu()
@@ -108,49 +110,67 @@ class FlowObjective:
         self.model = HybridBackbone(recipe.model)
         if recipe.start_from is not None:
             self.model.load_state_dict(load_model(HybridBackbone, BackboneConfig, output / recipe.start_from).state_dict())
-        self.grid = LatentGrid(time=4, space=16, channels=recipe.model.latent_channels)
-        self.text = load_model(TextEncoder, TextEncoderConfig, output / "text_encoder").to(self.device)
-        self.tokenize = make_tokenizer(self.text.config)
-        self.caches = {
-            (clips.size, clips.num_frames): _open(recipe, ClipSet(clips.size, clips.num_frames, clips.count, recipe.mix), weights=output)
-            for clips in recipe.clips
-        }
-        self.drafts = None if recipe.drafts is None else _DraftMaker(recipe, recipe.drafts, weights=output)
+        if recipe.control is not None:
+            inject(self.model, rank=recipe.control.rank, modules=recipe.control.modules)
+        self.source = ClipSource(recipe.clips, cache=recipe.cache, weights=output, device=recipe.device)
+        self.teller = Teller(recipe.captions, weights=output, device=self.device)
+        self.vae = load_vae(output, device=self.device)
+        self.drafts = None if recipe.drafts is None else _DraftMaker(recipe.drafts, self.source)
+        self.unseen = None if self.drafts else self.source.held_out(recipe.clips[0], vae=self.vae)
 
     def loss(self, step: int) -> dict[str, Tensor]:
         rng = step_rng(self.recipe.seed, step)
-        batch = self._batch(rng)
+        batch = self.source.draw(rng)
         generator = torch.Generator().manual_seed(rng.getrandbits(62))
         first = self._first_sigmas(len(batch.latents), generator)
         noise = self._noise(batch, generator, first=first)
         levels = self._levels(batch, rng, generator, first=first)
-        noisy = add_noise(batch.latents, noise=noise, sigma=levels)
-        tokens = Tokens(
-            values=_tokens(noisy).to(self.device),
-            sigmas=_tokens(levels)[..., 0].to(self.device),
-            positions=grid_positions(batch.video, grid=self.grid).expand(len(noisy), -1, -1).to(self.device),
-            grid=(noisy.shape[2], noisy.shape[3], noisy.shape[4]),
-        )
-        velocity = self.model(tokens, self._context(batch, rng))
-        error = (velocity.float() - _tokens(noise - batch.latents).to(self.device)).square().mean(dim=-1)
-        free = tokens.sigmas > 0
-        return {"loss": (error * free).sum() / free.sum()}
+        return {"loss": self._error(self.model, batch, noise=noise, levels=levels, appended=self._beside(batch, rng), rng=rng)}
+
+    def held_out(self, model: nn.Module) -> dict[str, Tensor]:
+        """The loss on clips that training never sees, at two noise levels: it rises when a network learns its clips by heart."""
+        if self.unseen is None:
+            return {}
+        batch = self.unseen
+        noise = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            return {
+                f"held_out_{level}": self._error(
+                    model,
+                    batch,
+                    noise=noise,
+                    levels=torch.full((len(noise), 1, *noise.shape[2:]), level),
+                    appended=self._reference(batch),
+                    rng=random.Random(0),
+                )
+                for level in HELD_OUT_LEVELS
+            }
 
     def finish(self, model: nn.Module) -> None:
-        save_model(model, self.output / self.recipe.component, dtype=torch.float16)
+        recipe = self.recipe
+        if recipe.control is None:
+            save_model(model, self.output / recipe.component, dtype=torch.float16)
+        else:
+            file = self.output / "loras" / f"{recipe.component}.safetensors"
+            metadata = {"family": "miniature", "component": str(recipe.start_from), "control": recipe.control.name}
+            save_lora(injected(model, name=recipe.component), file, metadata=metadata)
 
-    def _batch(self, rng: random.Random) -> _Batch:
-        clips = rng.choices(self.recipe.clips, weights=[clips.weight for clips in self.recipe.clips])[0]
-        cache = self.caches[clips.size, clips.num_frames]
-        rows = [rng.randrange(len(cache)) for _ in range(clips.batch)]
-        video = VideoShape(clips.num_frames, clips.size, clips.size, FRAME_RATE)
-        return _Batch(rows, cache.latents[rows].float(), cache.scenes(rows), video)
+    def _error(
+        self, model: nn.Module, batch: Batch, *, noise: Tensor, levels: Tensor, appended: Appended | None, rng: random.Random
+    ) -> Float[Tensor, ""]:
+        tokens = tokens_of(batch, add_noise(batch.latents, noise=noise, sigma=levels), levels=levels)
+        if appended is not None:
+            tokens = with_appended(tokens, appended)
+        velocity = model(tokens.to(self.device), self.teller.tell(batch, rng))
+        target = rearrange(noise - batch.latents, "b c t h w -> b (t h w) c").to(self.device)
+        free = (rearrange(levels, "b 1 t h w -> b (t h w)") > 0).to(self.device)
+        return ((velocity.float() - target).square().mean(dim=-1) * free).sum() / free.sum()
 
-    def _noise(self, batch: _Batch, generator: torch.Generator, *, first: Float[Tensor, "B 1 1 1 1"]) -> Float[Tensor, "B C T H W"]:
+    def _noise(self, batch: Batch, generator: torch.Generator, *, first: Float[Tensor, "B 1 1 1 1"]) -> Float[Tensor, "B C T H W"]:
         noise = torch.randn(batch.latents.shape, generator=generator)
         if self.drafts is None:
             return noise
-        return noise + (1 - first) / first * (self.drafts.of(batch.rows, video=batch.video, generator=generator) - batch.latents)
+        return noise + (1 - first) / first * (self.drafts.of(batch, generator=generator) - batch.latents)
 
     def _first_sigmas(self, count: int, generator: torch.Generator) -> Float[Tensor, "B 1 1 1 1"]:
         if self.recipe.drafts is None:
@@ -159,35 +179,63 @@ class FlowObjective:
         return lowest + (highest - lowest) * torch.rand(count, 1, 1, 1, 1, generator=generator)
 
     def _levels(
-        self, batch: _Batch, rng: random.Random, generator: torch.Generator, *, first: Float[Tensor, "B 1 1 1 1"]
+        self, batch: Batch, rng: random.Random, generator: torch.Generator, *, first: Float[Tensor, "B 1 1 1 1"]
     ) -> Float[Tensor, "B 1 T H W"]:
-        recipe = self.recipe.sigmas
+        recipe, given = self.recipe.sigmas, self.recipe.given
         drawn = torch.sigmoid(recipe.mean + recipe.std * torch.randn(first.shape, generator=generator)) * first
         levels = drawn.expand(-1, 1, *batch.latents.shape[2:]).clone()
         for row in range(len(levels)):
-            if rng.random() < self.recipe.pinned_share:
+            lot = rng.random()
+            if levels.shape[2] == 1:
+                continue  # a still is all that there is
+            if lot < given.first:
                 levels[row, :, 0] *= 0.0 if rng.random() < 0.8 else rng.random()
+            elif lot < given.first + given.beginning:
+                levels[row, :, : rng.randint(2, min(LONGEST_BEGINNING, levels.shape[2] - 1))] = 0.0
         return levels
 
-    def _context(self, batch: _Batch, rng: random.Random) -> Context:
-        # One language a batch: captions of one script are of like length, and padding is paid for.
-        language = "en" if rng.random() < self.recipe.english_share else rng.choice(LANGUAGES)
-        texts = [self._caption(scene, language, rng) for scene in batch.scenes]
-        tokens = self.tokenize(texts).to(self.device)
-        with torch.no_grad():
-            embeds = self.text(tokens)
-        size = torch.tensor([[batch.video.height, batch.video.width, batch.video.frame_rate]], device=self.device).float()
-        return Context(embeds, tokens.mask, size.expand(len(texts), -1))
+    def _beside(self, batch: Batch, rng: random.Random) -> Appended | None:
+        return self._stills(batch, rng) if self.recipe.control is None else self._reference(batch)
 
-    def _caption(self, scene: Scene, language: str, rng: random.Random) -> str:
-        if rng.random() < self.recipe.caption_dropout:
-            return ""
-        return write_caption(scene, language=language, rng=rng, drop=rng.random() * self.recipe.attribute_drop).text
+    def _reference(self, batch: Batch) -> Appended | None:
+        """What the control sees in the clips, clean and in the same places."""
+        if self.recipe.control is None:
+            return None
+        latents = self.source.controlled(batch, control=self.recipe.control.name, vae=self.vae)
+        values = rearrange(latents, "b c t h w -> b (t h w) c")
+        return Appended(values, positions_of(batch), torch.zeros(values.shape[:2]))
+
+    def _stills(self, batch: Batch, rng: random.Random) -> Appended | None:
+        """Pictures of frames after the first; mostly clean, or all with some noise of their own."""
+        if rng.random() >= self.recipe.given.stills or batch.kind.video.num_frames == 1:
+            return None
+        frames = sorted(rng.sample(range(1, batch.kind.video.num_frames), rng.randint(1, MOST_STILLS)))
+        stills = encode_stills(self.vae, batch, frames=frames, device=self.device)
+        if rng.random() < 0.8:
+            return stills
+        level = rng.random()
+        generator = torch.Generator().manual_seed(rng.getrandbits(62))
+        noise = torch.randn(stills.values.shape, generator=generator)
+        return replace(
+            stills, values=add_noise(stills.values, noise=noise, sigma=torch.tensor(level)), freedom=torch.full_like(stills.freedom, level)
+        )
 
 
-def _tokens(latents: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B N C"]:
-    return rearrange(latents, "b c t h w -> b (t h w) c")
+def tokens_of(batch: Batch, noisy: Float[Tensor, "B C T H W"], *, levels: Float[Tensor, "B 1 T H W"]) -> Tokens:
+    """A batch of noisy latents as the backbone reads them."""
+    return Tokens(
+        values=rearrange(noisy, "b c t h w -> b (t h w) c"),
+        sigmas=rearrange(levels, "b 1 t h w -> b (t h w)"),
+        positions=positions_of(batch),
+        grid=(noisy.shape[2], noisy.shape[3], noisy.shape[4]),
+    )
 
 
-def _open(recipe: FlowRecipe, clips: ClipSet, *, weights: Path) -> LatentCache:
-    return open_cache(Path(recipe.cache), clips, weights=weights, device=recipe.device)
+def with_appended(tokens: Tokens, appended: Appended) -> Tokens:
+    """The tokens, and beside the grid those that are given; `freedom` is their noise level here."""
+    return replace(
+        tokens,
+        values=torch.cat([tokens.values, appended.values], dim=1),
+        sigmas=torch.cat([tokens.sigmas, appended.freedom], dim=1),
+        positions=torch.cat([tokens.positions, appended.positions], dim=1),
+    )

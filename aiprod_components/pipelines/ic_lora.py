@@ -1,0 +1,57 @@
+"""a reference video -> what it controls (edges) -> latents beside the noise that stage 1 looks at -> a video that follows it"""
+
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import Field
+
+from aiprod_components.calls import EncodeFootage, Guide, LoraUse
+from aiprod_components.errors import InvalidRequestError
+from aiprod_components.families.base import Family
+from aiprod_components.media.footage import check_aspect, check_length
+from aiprod_components.pipelines.base import GuidedRequest
+from aiprod_components.pipelines.chunks import Chunk, Given, Stage1, draft_two_stages, first_frame
+from aiprod_components.pipelines.fields import UPSCALE, UPSCALES, Reference, Upscale
+from aiprod_components.plan import PlanBuilder
+from aiprod_components.values import VideoShape
+
+
+class ICLora(GuidedRequest, frozen=True):
+    """Video to video by an in-context LoRA: stage 1 looks at a reference video, of which the control says what counts."""
+
+    pipeline: Literal["ic_lora"] = "ic_lora"
+    upscale: Upscale = UPSCALE
+    reference_video: Reference = Field(description="The video to follow.")
+    control: str = Field(default="canny", description="What is followed: the name of a LoRA of the family that takes a reference video.")
+    control_scale: float = Field(default=1.0, ge=-2, le=2, allow_inf_nan=False, description="The scale of that LoRA.")
+
+    @property
+    def space_multiple(self) -> int:
+        return UPSCALES[self.upscale][0]
+
+    def check(self, family: Family) -> None:
+        super().check(family)
+        controls = [name for name, lora in family.loras.items() if lora.control is not None and lora.fault is None]
+        if self.control not in controls:
+            raise InvalidRequestError(
+                f"control {self.control!r} is unknown to {family.name}; there is {', '.join(controls) or 'none'}", field="control"
+            )
+        if self.control in [lora.name for lora in self.loras]:
+            raise InvalidRequestError(f"loras names {self.control!r}, which is the control already; say control_scale", field="loras")
+        check_aspect(self.reference_video.footage, height=self.height, width=self.width, field="reference_video")
+        check_length(self.reference_video.footage, num_frames=self.num_frames, frame_rate=self.frame_rate, field="reference_video")
+
+    def record(self, steps: PlanBuilder, family: Family) -> None:
+        loras = (LoraUse(self.control, self.control_scale), *self.loras_of("denoiser", family))
+        prompts = self.encode_prompts(steps, family)
+        first = first_frame(self)
+
+        def give(steps: PlanBuilder, chunk: Chunk, video: VideoShape, suffix: str) -> Given:
+            file = family.lora(self.control)
+            size = replace(video, height=video.height // file.downscale, width=video.width // file.downscale)
+            encode = EncodeFootage(self.reference_video.footage, chunk.start, size, file.control)
+            guide = Guide(steps.add(chunk.name("reference"), encode), size, 0, self.reference_video.strength)
+            return replace(first(steps, chunk, video, suffix), guides=(guide,))
+
+        stage1 = Stage1(self.sampling_of(family), loras)
+        draft_two_stages(self, steps, family, upscale=self.upscale, prompts=prompts, stage1=stage1, give=give, give_again=first)

@@ -1,0 +1,114 @@
+"""held-out scenes -> every pipeline's videos -> figures: what each does to the picture, against the exact truth
+
+Two motions are worth telling apart here: what a person asked for in words (the judge reads it), and what was given as pictures (the
+renderer knows it to the pixel).
+"""
+
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from aiprod_components.media.canny import canny_edges, edge_f1
+from aiprod_components.media.encode import encode_mp4
+from aiprod_components.media.frames import to_unit
+from aiprod_components.miniature.world import Scene, SceneMix
+from aiprod_components.training.dataset import FRAME_RATE, clips_of
+from aiprod_components.training.quality import NUM_FRAMES, SIZE, Examiner, Sample, held_out_scene, png, psnr
+from aiprod_components.values import Footage, Frames, Picture
+
+KEYFRAMES = (0, 16, 32)
+EDGE_TOLERANCE = 2  # pixels at 128x128: one of the draft, which is where the edges are followed
+LONG = 81  # frames of three chunks
+LONG_MOTIONS = ("stays still", "spins", "orbits", "bounces")  # those that stay in the frame for five seconds
+
+
+def keyframes(examiner: Examiner, *, count: int) -> tuple[dict[str, Any], list[Sample]]:
+    """Three true frames of a held-out clip and its caption -> a video: is it true where it was given, in between, and smooth?"""
+    pinned, between, jumps, samples = list[float](), list[float](), list[float](), list[Sample]()
+    for index in range(count):
+        scene = held_out_scene(index, mix=SceneMix())
+        truth = _truth(scene)
+        given = [{"picture": Picture(png(truth[frame])), "frame": frame} for frame in KEYFRAMES]
+        sample = examiner.ask(scene, language="en", index=index, keyframes=given)
+        samples.append(sample)
+        for frame in range(NUM_FRAMES):
+            likeness = _likeness(sample.frames[frame], truth[frame])
+            (pinned if frame in KEYFRAMES else between).append(likeness)
+        jumps.append(_largest_step(sample.frames) / max(_largest_step(truth), 1e-3))
+    figures = {
+        "clips": count,
+        "psnr_at_keyframes": round(sum(pinned) / len(pinned), 2),
+        "lowest_at_a_keyframe": round(min(pinned), 2),
+        "psnr_between": round(sum(between) / len(between), 2),
+        "largest_step": round(sorted(jumps)[len(jumps) // 2], 2),
+    }
+    return figures, samples
+
+
+def canny(examiner: Examiner, *, count: int, **fields: Any) -> tuple[dict[str, Any], list[Sample]]:
+    """The edges of a held-out clip and its caption -> a video: are its edges where the reference has them, and does it show the rest?
+
+    The same prompts and seeds without the reference are the rival.
+    """
+    ours, rivals, samples = list[float](), list[float](), list[Sample]()
+    for index in range(count):
+        scene = held_out_scene(index, mix=SceneMix())
+        truth = _truth(scene)
+        edges = canny_edges(truth[None])
+        footage = Footage(encode_mp4(Frames(truth[None], FRAME_RATE)))
+        sample = examiner.ask(scene, language="en", index=index, reference_video={"footage": footage}, **fields)
+        rival = examiner.ask(scene, language="en", index=index)
+        samples.append(sample)
+        ours.append(edge_f1(canny_edges(sample.frames[None]), edges, tolerance=EDGE_TOLERANCE))
+        rivals.append(edge_f1(canny_edges(rival.frames[None]), edges, tolerance=EDGE_TOLERANCE))
+    colour = [sample.legible[slot] for sample in samples for slot in ("colour", "background")]
+    figures = {
+        "clips": count,
+        "edge_f1": round(sum(ours) / count, 4),
+        "edge_f1_without": round(sum(rivals) / count, 4),
+        "colours_legible": round(sum(colour) / len(colour), 4),
+    }
+    return figures, samples
+
+
+def chained(examiner: Examiner, *, count: int) -> tuple[dict[str, Any], list[Sample]]:
+    """Videos of three chunks: are the steps between frames at the joins like the other steps of the same video?"""
+    family = examiner.family
+    overlap = family.grid.frames_in(family.chaining.overlap)
+    starts = [family.chaining.window + k * (family.chaining.window - overlap) for k in range(2)]
+    ratios, within, samples = list[float](), list[bool](), list[Sample]()
+    for index in range(count):
+        scene = held_out_scene(index, mix=SceneMix(motions=LONG_MOTIONS))
+        sample = examiner.ask(scene, language="en", index=index, num_frames=LONG)
+        samples.append(sample)
+        steps = _steps(sample.frames)
+        joins = [steps[start - 1].item() for start in starts]
+        others = torch.tensor([step for number, step in enumerate(steps.tolist()) if number + 1 not in starts])
+        ratios.append(max(joins) / max(others.quantile(0.5).item(), 1e-3))
+        within.append(max(joins) <= others.max().item())
+    return {
+        "clips": count,
+        "frames": LONG,
+        "joins_within_range": round(sum(within) / count, 4),
+        "step_at_joins": round(sorted(ratios)[count // 2], 2),
+    }, samples
+
+
+def _truth(scene: Scene) -> UInt8[Tensor, "T H W 3"]:
+    return clips_of([scene], num_frames=NUM_FRAMES, size=SIZE)[0]
+
+
+def _likeness(ours: UInt8[Tensor, "H W 3"], truth: UInt8[Tensor, "H W 3"]) -> float:
+    return psnr(*(to_unit(rearrange(frame, "h w c -> 1 1 h w c")) for frame in (ours, truth)))
+
+
+def _steps(frames: UInt8[Tensor, "T H W 3"]) -> Float[Tensor, " S"]:
+    """How much changes from each frame to the next: mean absolute difference in levels."""
+    return (frames[1:].float() - frames[:-1].float()).abs().mean(dim=(1, 2, 3))
+
+
+def _largest_step(frames: UInt8[Tensor, "T H W 3"]) -> float:
+    return _steps(frames).max().item()

@@ -1,0 +1,65 @@
+"""Every upsampler trains from two caches of the same scenes, which are found under the names they had."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from aiprod_components.families.miniature import SHIPPED_WEIGHTS
+from aiprod_components.miniature.world import SceneMix
+from aiprod_components.models.checkpoint import load_model
+from aiprod_components.models.upsampler import LatentUpsampler, UpsamplerConfig
+from aiprod_components.training.latent_cache import ClipSet
+from aiprod_components.training.objectives import COMPONENTS
+from aiprod_components.training.trainer import Trainer
+
+RECIPES = Path(__file__).parents[2] / "aiprod_components" / "training" / "recipes"
+# Sides of latents: 2 -> 3, 4 -> 3, 1 -> 4; three latent frames, as two train on garbage in bfloat16 (docs/decisions.md, 24).
+SMALL: dict[str, dict[str, Any]] = {
+    "temporal_upsampler": {"low": (32, 9, 16), "high": (32, 17, 32)},
+    "upsampler_3_2": {"low": (32, 9, 16), "high": (48, 9, 16)},
+    "upsampler_3_4": {"low": (64, 9, 16), "high": (48, 9, 16)},
+    "upsampler_4_1": {"low": (16, 9, 16), "high": (64, 9, 16)},
+}
+
+
+def record_of(name: str) -> dict[str, Any]:
+    return yaml.safe_load((RECIPES / f"{name}.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_an_upsampler_trains_and_writes_weights_that_load(name: str, tmp_path: Path):
+    record = record_of(name)
+    for part, (size, num_frames, frame_rate) in SMALL[name].items():
+        record[part] = {"size": size, "num_frames": num_frames, "count": 3, "frame_rate": frame_rate}
+    record |= {"cache": str(tmp_path / "cache"), "batch": 2, "schedule": {**record["schedule"], "steps": 2}}
+    for suffix in ("json", "safetensors"):
+        shutil.copy(SHIPPED_WEIGHTS / f"vae.{suffix}", tmp_path)
+    recipe_class, objective_class = COMPONENTS[name]
+    recipe = recipe_class.model_validate(record)
+    objective = objective_class(recipe, output=tmp_path)
+    before = objective.model.leave.weight.detach().clone()
+    Trainer(objective, recipe, folder=tmp_path / "run").run()
+    trained = load_model(LatentUpsampler, UpsamplerConfig, tmp_path / name)
+    assert not torch.equal(trained.leave.weight, before)
+    assert trained(objective.low.latents[:1].float()).shape == objective.high.latents[:1].shape
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_model_leads_from_the_low_clips_to_the_high_ones_or_the_recipe_is_refused(name: str):
+    record = record_of(name)
+    recipe_class, _ = COMPONENTS[name]
+    recipe_class.model_validate(record)
+    with pytest.raises(ValueError, match="change high"):
+        recipe_class.model_validate({**record, "high": {**record["high"], "size": 16}})
+    with pytest.raises(ValueError, match="equally long"):
+        recipe_class.model_validate({**record, "low": {**record["low"], "frame_rate": 15}})
+
+
+def test_a_cache_is_named_as_ever_and_another_frame_rate_is_another_cache():
+    assert ClipSet(64, 33, 8000, SceneMix()).name == "latents_64x33x8000"
+    assert ClipSet(64, 65, 2000, SceneMix(), frame_rate=32.0).name == "latents_64x65@32x2000"
+    assert ClipSet(64, 33, 100, SceneMix(), "canny").name == "canny_64x33x100"
