@@ -18,7 +18,7 @@ from torch import Tensor
 from aiprod_components.errors import ConfigError
 from aiprod_components.models.video_vae import History, VideoVAE
 
-# A million pixels of a video at once. On a CPU more is not faster, and the default video of 33 x 128 x 128 is below it: one piece.
+# A million pixels of a video at once: it bounds memory, and the default video of 33 x 128 x 128 is below it, so that is one piece.
 POSITIONS_AT_ONCE = 1024
 LARGEST_TILE, OVERLAP = 32, 4
 

@@ -120,7 +120,8 @@ class _Walk:
         if len(predicted) == 1:
             return predicted["conditional"]
         denoised: dict[Pass, Tensor] = {kind: x - levels * velocity for kind, velocity in predicted.items()}
-        guided = combine(self._state.sampling.guidance, denoised, momentum=self._momentum)
+        # That of the step before, however often this step asks: momentum counts steps.
+        guided = combine(self._state.sampling.guidance, denoised, momentum=self._state.momentum)
         self._momentum = guided.momentum
         return torch.where(levels > 0, (x - guided.denoised) / levels, 0.0)
 

@@ -1,5 +1,6 @@
 """figures -> the quality page"""
 
+from collections.abc import Callable
 from typing import Any
 
 INTRODUCTION = """# Quality of the miniature
@@ -23,8 +24,12 @@ def render_page(figures: dict[str, Any], *, sheets: int) -> str:
     parts += [_following(figures)]
     parts += [_refinement(figures["refinement"])] if "refinement" in figures else []
     parts += [_image(figures["image_to_video"])] if "image_to_video" in figures else []
+    parts += [section(figures[name]) for name, section in SECTIONS.items() if name in figures]
     parts += [_languages(figures["languages"])] if "languages" in figures else []
-    parts += [_sheets(sheets)] if "english" in figures else []
+    parts += (
+        [_sheets("Contact sheets: the first held-out prompts, nine frames of each", "sheet", count=sheets)] if "english" in figures else []
+    )
+    parts += [_sheets(title, name, count=2) for name, title in SHEETS.items() if name in figures]
     return "\n".join(parts)
 
 
@@ -57,6 +62,9 @@ def _following(figures: dict[str, Any]) -> str:
     names = {
         "english": "English, two stages, 30 + 3 steps",
         "unseen_combinations": "shape and colour never rendered together in training",
+        "two_objects": "two objects and their relation",
+        "patterns": "a pattern behind the object",
+        "distilled": "distilled, 8 + 3 steps without guidance",
         "eight_steps": "8 + 3 steps",
         "one_stage": "one stage at 128x128, 30 steps",
     }
@@ -95,7 +103,111 @@ def _languages(figures: dict[str, Any]) -> str:
     return "## Languages (goal: ≥ 90 % of English)\n\n" + _table(["language", *SHARES], rows)
 
 
-def _sheets(count: int) -> str:
-    return "## Contact sheets: the first held-out prompts, every fourth frame\n\n" + "\n".join(
-        f"![held-out prompt {number}](quality/sheet_{number}.png)\n" for number in range(1, count + 1)
+def _keyframes(f: dict[str, Any]) -> str:
+    return "## Keyframes (goal: ≥ 28 dB where they are pinned)\n\n" + _table(
+        ["clips", "PSNR at frames 0, 16, 32", "lowest of them", "PSNR in between", "largest step between frames / the truth's, median"],
+        [
+            [
+                str(f["clips"]),
+                f"{f['psnr_at_keyframes']:.2f} dB",
+                f"{f['lowest_at_a_keyframe']:.2f} dB",
+                f"{f['psnr_between']:.2f} dB",
+                str(f["largest_step"]),
+            ]
+        ],
     )
+
+
+def _canny(f: dict[str, Any]) -> str:
+    return (
+        "## Video to video along edges (goal: edge F1 ≥ 0.9)\n\n"
+        "Edges of the video against those of the reference, within two pixels; and of the same prompts and seeds without one.\n\n"
+        + _table(
+            ["clips", "edge F1", "without the reference", "colours legible"],
+            [[str(f["clips"]), f"{f['edge_f1']:.3f}", f"{f['edge_f1_without']:.3f}", _percent(f["colours_legible"])]],
+        )
+    )
+
+
+def _chained(f: dict[str, Any]) -> str:
+    return (
+        "## Chained extension\n\n"
+        f"Videos of {f['frames']} frames in three chunks: what changes from frame to frame at the two joins, and elsewhere.\n\n"
+        + _table(
+            ["clips", "both joins below the video's largest other step", "largest join / the video's median step, median"],
+            [[str(f["clips"]), _percent(f["joins_within_range"]), str(f["step_at_joins"])]],
+        )
+    )
+
+
+def _upsamplers(figures: dict[str, Any]) -> str:
+    rows = [[name, str(f["clips"]), f"{f['psnr']:.2f} dB", f"{f['psnr_rival']:.2f} dB"] for name, f in figures.items()]
+    return (
+        "## Upsamplers alone\n\nTrue clips, encoded, upsampled and decoded, against the true render. The rival resamples the decoded\n"
+        "frames: bicubic in space, the mean of two neighbours in time.\n\n"
+        + _table(["network", "clips", "PSNR", "PSNR of the rival"], rows)
+    )
+
+
+def _samplers(f: dict[str, Any]) -> str:
+    rows = [
+        [title, str(way["network_calls"]), f"{way['error']:.4f}", _percent(way["attributes_legible"]), _percent(way["attributes_right"])]
+        for title, way in f["comparison"].items()
+    ]
+    return (
+        "## Samplers\n\n"
+        f"Drafts of {f['clips']} prompts from the same noise; the error is the root mean square distance from Heun in 100 steps.\n\n"
+        "![error against network calls](quality/sampler_error.png)\n\n![judged against network calls](quality/sampler_judged.png)\n\n"
+        + _table(["way", "network calls", "error", "attributes legible", "attributes right"], rows)
+    )
+
+
+def _schedulers(f: dict[str, Any]) -> str:
+    rows = [
+        [name, steps, f"{way['error']:.4f}", _percent(way["attributes_legible"]), _percent(way["attributes_right"])]
+        for name, ways in f["schedulers"].items()
+        for steps, way in ways.items()
+    ]
+    return f"## Schedulers (Euler, {f['clips']} drafts)\n\n" + _table(
+        ["scheduler", "steps", "error", "attributes legible", "attributes right"], rows
+    )
+
+
+def _guiders(f: dict[str, Any]) -> str:
+    rows = [
+        [
+            name,
+            str(way["network_calls"]),
+            _percent(way["attributes_legible"]),
+            _percent(way["attributes_right"]),
+            f"{way['saturation']:.2f}",
+        ]
+        for name, way in f["settings"].items()
+    ]
+    return f"## Guidance ({f['clips']} drafts, {f['steps']} steps)\n\n" + _table(
+        ["guidance", "network calls", "attributes legible", "attributes right", "saturation / the truth's"], rows
+    )
+
+
+SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "keyframes": _keyframes,
+    "canny": _canny,
+    "chained": _chained,
+    "samplers": _samplers,
+    "schedulers": _schedulers,
+    "guiders": _guiders,
+    "upsamplers": _upsamplers,
+}
+SHEETS = {
+    "two_objects": "Contact sheets: two objects",
+    "patterns": "Contact sheets: patterns",
+    "distilled": "Contact sheets: distilled",
+    "keyframes": "Contact sheets: keyframes at frames 0, 16 and 32",
+    "canny": "Contact sheets: along the edges of a reference",
+    "chained": "Contact sheets: three chunks",
+}
+
+
+def _sheets(title: str, name: str, *, count: int) -> str:
+    pictures = [f"![{title}, {number}](quality/{name}_{number}.png)\n" for number in range(1, count + 1)]
+    return f"## {title}\n\n" + "\n".join(pictures)

@@ -10,6 +10,7 @@ import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from aiprod_components.media.canny import canny_edges, edge_f1
 from aiprod_components.media.encode import encode_mp4
@@ -95,6 +96,47 @@ def chained(examiner: Examiner, *, count: int) -> tuple[dict[str, Any], list[Sam
         "joins_within_range": round(sum(within) / count, 4),
         "step_at_joins": round(sorted(ratios)[count // 2], 2),
     }, samples
+
+
+# Upsampler -> (size, frames, frame rate) of what it is given and of what it should make.
+UPSAMPLERS: dict[str, tuple[tuple[int, int, float], tuple[int, int, float]]] = {
+    "upsampler": ((64, 33, 16.0), (128, 33, 16.0)),
+    "upsampler_3_2": ((64, 33, 16.0), (96, 33, 16.0)),
+    "upsampler_3_4": ((64, 33, 16.0), (48, 33, 16.0)),
+    "upsampler_4_1": ((32, 33, 16.0), (128, 33, 16.0)),
+    "temporal_upsampler": ((128, 33, 16.0), (128, 65, 32.0)),
+}
+
+
+def upsamplers(examiner: Examiner, *, count: int) -> dict[str, Any]:
+    """True clips, encoded, through each upsampler and decoded, against the true render at the larger size or rate.
+
+    The rival resamples the decoded frames: bicubic in space, the mean of two neighbours in time.
+    """
+    return {name: _upsampled(examiner, name, count=count) for name in UPSAMPLERS if examiner.family.has(name)}
+
+
+def _upsampled(examiner: Examiner, name: str, *, count: int) -> dict[str, Any]:
+    low, high = UPSAMPLERS[name]
+    network, ours, rivals = examiner.family.load(name), list[float](), list[float]()
+    for index in range(count):
+        scene = held_out_scene(index, mix=SceneMix())
+        given, truth = (to_unit(clips_of([scene], num_frames=frames, size=size, frame_rate=rate)) for size, frames, rate in (low, high))
+        with torch.inference_mode():
+            latents = examiner.vae.encode(given)
+            ours.append(psnr(examiner.vae.decode(network(latents)), truth))
+            rivals.append(psnr(_resampled(examiner.vae.decode(latents), like=truth), truth))
+    return {"clips": count, "psnr": round(sum(ours) / count, 2), "psnr_rival": round(sum(rivals) / count, 2)}
+
+
+def _resampled(clip: Float[Tensor, "1 3 T H W"], *, like: Float[Tensor, "1 3 t h w"]) -> Float[Tensor, "1 3 t h w"]:
+    if clip.shape[2] != like.shape[2]:
+        between = (clip[:, :, 1:] + clip[:, :, :-1]) / 2
+        pairs = rearrange([clip[:, :, :-1], between], "two b c t h w -> b c (t two) h w")
+        return torch.cat([pairs, clip[:, :, -1:]], dim=2)
+    frames = rearrange(clip, "1 c t h w -> t c h w")
+    resized = interpolate(frames, size=tuple(like.shape[-2:]), mode="bicubic", antialias=True).clamp(0, 1)
+    return rearrange(resized, "t c h w -> 1 c t h w")
 
 
 def _truth(scene: Scene) -> UInt8[Tensor, "T H W 3"]:

@@ -28,7 +28,9 @@ from aiprod_components.training.quality import (
     refinement,
 )
 from aiprod_components.training.quality_page import render_page
-from aiprod_components.training.quality_pipelines import canny, chained, keyframes
+from aiprod_components.training.quality_pipelines import canny, chained, keyframes, upsamplers
+from aiprod_components.training.quality_plots import plot_curves
+from aiprod_components.training.quality_sampling import guider_table, sampler_curves, schedule_table
 
 DOCS = Path(__file__).parents[2] / "docs"
 SHEETS = 6
@@ -91,6 +93,12 @@ def languages(examiner: Examiner, count: int) -> dict[str, Any]:
     return {language: judged(following(examiner, count=_share(count, 5), language=language)) for language in LANGUAGES}
 
 
+def samplers(examiner: Examiner, count: int) -> dict[str, Any]:
+    figures = sampler_curves(examiner, count=_share(count, 2))
+    plot_curves(figures, DOCS / "quality")
+    return figures
+
+
 def _with_sheets(name: str, measure: Measure, *, part: int) -> Callable[[Examiner, int], dict[str, Any]]:
     def measured(examiner: Examiner, count: int) -> dict[str, Any]:
         figures, samples = measure(examiner, count=_share(count, part))
@@ -119,6 +127,10 @@ MEASURES: dict[str, Callable[[Examiner, int], dict[str, Any]]] = {
     "keyframes": _with_sheets("keyframes", keyframes, part=4),
     "canny": _with_sheets("canny", canny, part=4),
     "chained": _with_sheets("chained", chained, part=8),
+    "samplers": samplers,
+    "schedulers": lambda examiner, count: schedule_table(examiner, count=_share(count, 2)),
+    "guiders": lambda examiner, count: guider_table(examiner, count=_share(count, 2)),
+    "upsamplers": lambda examiner, count: upsamplers(examiner, count=_share(count, 4)),
     "languages": languages,
 }
 
@@ -138,7 +150,7 @@ def contact_sheet(sample: Sample) -> Image.Image:
 def digest_of_weights() -> str:
     """Of all of the miniature's shipped weights together."""
     digest = hashlib.sha256()
-    for file in sorted(SHIPPED_WEIGHTS.glob("*.safetensors")):
+    for file in sorted(SHIPPED_WEIGHTS.rglob("*.safetensors")):
         digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()[:12]
 

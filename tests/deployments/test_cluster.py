@@ -22,7 +22,7 @@ from benchmarks.big_tensors import APPLICATION, deploy, make_plan
 from deployments.api.body import parse_json
 from deployments.api.wire import Wire
 from deployments.runner import find_stages, run_plan
-from tests.bodies import body_for, image_url, picture
+from tests.bodies import body_for, footage, image_url, picture, video_url
 from tests.deployments.conftest import PATIENCE, THREADS, Graph, serve_client
 
 pytestmark = pytest.mark.timeout(PATIENCE + 60)
@@ -100,6 +100,11 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "10,000 frames": ({"num_frames": 10_000}, "num_frames", "1 to 241"),
     "NaN guidance": ({"guidance_scale": float("nan")}, "guidance_scale", "finite"),
     "an unknown field": ({"colour": "red"}, "colour", "the fields are"),
+    "an empty reference": ({"reference_video": video_url(b"")}, "reference_video", "empty"),
+    "a reference of another aspect": ({"reference_video": video_url(footage(96, 64))}, "reference_video", "crop it to 64x64"),
+    "a keyframe after the end": ({"keyframes": [{"frame": 99, **image_url(picture())}]}, "keyframes", "0 to 4"),
+    "a LoRA that is not there": ({"loras": [{"name": "noir"}]}, "loras", "there is"),
+    "a LoRA's scale": ({"loras": [{"name": "canny", "scale": 99}]}, "loras.0.scale", "less than or equal to 2"),
     "a text for a picture": ({"input_reference": image_url(b"not a picture")}, "input_reference", "PNG, JPEG, WEBP"),
     "a truncated picture": ({"input_reference": image_url(picture()[:-30])}, "input_reference", "save it again"),
     "a picture 30,000 pixels wide": ({"input_reference": image_url(picture(30_000, 2))}, "input_reference", "8192"),

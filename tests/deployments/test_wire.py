@@ -3,15 +3,19 @@
 import base64
 import io
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from PIL import Image
+from pydantic import Field
 
+from aiprod_components.calls import DecodeVideo, Denoise, Guidance, Sampling
 from aiprod_components.errors import AiprodError, InvalidMediaError, InvalidRequestError, UnknownModelError
 from aiprod_components.families import make_family
+from aiprod_components.families.base import Family
 from aiprod_components.pipelines import PIPELINES
-from aiprod_components.pipelines.base import GuidedRequest
+from aiprod_components.pipelines.base import GuidedRequest, VideoRequest
+from aiprod_components.plan import PlanBuilder
 from deployments.api.body import parse_form, parse_json
 from deployments.api.catalogue import describe_plan, list_models
 from deployments.api.wire import Asked, Wire, in_wire_names
@@ -247,6 +251,33 @@ def test_the_models_say_all_that_may_be_asked() -> None:
         {"time": 4, "space": 16, "channels": 64},
         FAMILY.licence,
     )
+
+
+class Sketch(VideoRequest, frozen=True):
+    """A pipeline that the wire has never heard of: one step, at a size of its own."""
+
+    pipeline: Literal["sketch"] = "sketch"
+    roughness: int = Field(default=3, ge=1)
+
+    @property
+    def space_multiple(self) -> int:
+        return 1
+
+    def record(self, steps: PlanBuilder, family: Family) -> None:
+        (prompt,) = self.encode_prompts(steps, family)
+        draft = steps.add("draft", Denoise(prompt, self.video, Sampling((1.0, 0.0), Guidance(), self.seed)))
+        steps.add("video", DecodeVideo((draft,), self.video))
+
+
+def test_a_new_pipeline_is_asked_for_and_described_without_a_change_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PIPELINES, "sketch", Sketch)
+    wire = Wire({"miniature": FAMILY})
+    body = {"model": "miniature/sketch", "prompt": "a ball", "roughness": 5}
+    assert wire.read(parse_json(json.dumps(body).encode())).request.pipeline == "sketch"
+    with pytest.raises(InvalidRequestError, match="roughness"):
+        wire.read(parse_json(json.dumps({**body, "roughness": 0}).encode()))
+    (model,) = list_models(wire)["data"]
+    assert model["pipelines"]["sketch"]["fields"]["properties"]["roughness"]["minimum"] == 1
 
 
 def test_a_plan_says_its_work_before_it_is_done() -> None:

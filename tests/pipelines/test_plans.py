@@ -12,7 +12,7 @@ from aiprod_components.errors import AiprodError, InvalidRequestError, UnknownMo
 from aiprod_components.families import make_family
 from aiprod_components.pipelines import PIPELINES, parse_request
 from aiprod_components.plan import Plan, Ref, describe
-from aiprod_components.values import Footage, Picture
+from aiprod_components.values import Footage, Picture, VideoShape
 from tests.bodies import footage
 
 FAMILY = make_family("miniature")
@@ -114,6 +114,24 @@ def test_a_longer_video_is_made_in_chunks_that_begin_with_the_end_of_the_one_bef
     assert calls["draft"].guides == () and calls["draft_3"].guides == ()
     assert calls["video"].overlap == 9 and len(calls["video"].clips) == 3
     assert len({calls[name].sampling.seed for name in ("draft", "draft_2", "draft_3")}) == 3
+
+
+@pytest.mark.parametrize(("upscale", "side", "draft", "network"), [(1.5, 96, 64, "3_2"), (0.75, 96, 128, "3_4"), (4, 128, 32, "4_1")])
+def test_a_draft_may_be_of_other_sizes(upscale: float, side: int, draft: int, network: str):
+    family = make_family("aiprod", weights="random")
+    request = parse_request({"prompt": "a ball", "upscale": upscale, "height": side, "width": side, "num_frames": 5}, family=family)
+    calls = calls_of(request.plan(family))
+    assert (calls["draft"].video.height, calls["refined"].video.height) == (draft, side)
+    assert calls["doubled"].network == f"upsampler_{network}"
+
+
+def test_frames_between_frames_are_made_of_the_finished_latents_of_every_chunk():
+    family = make_family("aiprod", weights="random")
+    record = {"prompt": "a ball", "num_frames": 113, "height": 64, "width": 64, "frame_rate": 24, "double_frame_rate": True}
+    calls = calls_of(parse_request(record, family=family).plan(family))
+    assert calls["twice_as_many"].video == VideoShape(193, 64, 64, 48.0)
+    assert calls["video"].clips == (Ref("twice_as_many"), Ref("twice_as_many_2"))
+    assert (calls["video"].video.num_frames, calls["video"].video.frame_rate, calls["video"].overlap) == (225, 48.0, 17)
 
 
 def test_chunks_have_prompts_of_their_own_and_the_last_goes_on_to_the_end():
@@ -247,6 +265,9 @@ def test_the_same_request_gives_the_same_plan():
         ({"keyframes": [{"picture": PICTURE, "frame": -1}]}, "keyframes.0.frame", "greater than or equal to 0"),
         ({"keyframes": [{"picture": PICTURE, "frame": 8}] * 2}, "keyframes", "two pictures are for frame 8"),
         ({"keyframes": [{"picture": PICTURE, "frame": 0}], "image": IMAGE}, "keyframes", "two pictures are for frame 0"),
+        ({"upscale": 3}, "upscale", "one of 2, 1.5, 0.75, 4"),
+        ({"upscale": 1.5}, "height", "multiple of 48"),
+        ({"pipeline": "ti2vid_one_stage", "upscale": 2}, "upscale", "not a field of this pipeline"),
         ({"next_prompts": ["a cube"]}, "next_prompts", "at most 0 for 33 frames"),
         ({"next_prompts": [" "], "num_frames": 65}, "next_prompts.0", "says nothing"),
         ({"enhance_prompt": True}, "enhance_prompt", "needs a language model"),

@@ -25,6 +25,19 @@ def test_the_report_measures_and_drops_what_was_measured_of_other_weights(tmp_pa
     assert figures["weights"] in page and "| 1 | " in page
 
 
+@pytest.mark.parametrize("measure", ["keyframes", "canny", "chained", "upsamplers"])
+def test_what_is_measured_of_a_pipeline_stands_on_the_page(measure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(report, "DOCS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["report", "--count", "1", "--only", measure])
+    report.main()
+    figures = json.loads((tmp_path / "quality.json").read_text())[measure]
+    numbers = (
+        [value for value in figures.values() if isinstance(value, float)] if measure != "upsamplers" else [figures["upsampler"]["psnr"]]
+    )
+    page = (tmp_path / "quality.md").read_text()
+    assert numbers and all(f"{number:.2f}" in page or f"{100 * number:.1f} %" in page or f"{number:.3f}" in page for number in numbers)
+
+
 def test_a_recipe_runs_from_the_command_line_with_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     weights = Path(shutil.copytree(SHIPPED_WEIGHTS, tmp_path / "weights"))
     before = (weights / "text_encoder.safetensors").read_bytes()
