@@ -3,7 +3,7 @@
 from typing import cast
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from aiprod_components.calls import EncodeFootage, EncodePicture, EncodeTail
@@ -12,6 +12,7 @@ from aiprod_components.media.controls import CONTROLS
 from aiprod_components.media.footage import read_footage
 from aiprod_components.media.frames import to_unit
 from aiprod_components.media.pictures import read_picture
+from aiprod_components.models.tiling import decode_stream, encode_stream, fit_tiling
 from aiprod_components.models.video_vae import VideoVAE
 from aiprod_components.stages.base import Progress
 from aiprod_components.values import Latents
@@ -35,11 +36,20 @@ class VAEEncoder:
 
     def _tail(self, call: EncodeTail) -> Tensor:
         """Decoding looks back, so the latents before the tail are decoded with it."""
-        frames = self._vae.decode(cast(Latents, call.latents).video.to(self._device))
-        return self._vae.encode(frames[:, :, -self._grid.frames_in(call.latent_frames) :])
+        latents = cast(Latents, call.latents).video.to(self._device)
+        wanted = self._grid.frames_in(call.latent_frames)
+        tail = torch.zeros(0)
+        for chunk in decode_stream(self._vae, latents, tiling=fit_tiling(latents.shape[3], latents.shape[4])):
+            seen = chunk if not len(tail) else torch.cat([tail, chunk], dim=2)
+            tail = seen[:, :, -wanted:]
+        return self._compress(tail)
 
     def _encode(self, pixels: UInt8[Tensor, "1 T H W 3"]) -> Tensor:
-        return self._vae.encode(to_unit(pixels).to(self._device))
+        return self._compress(to_unit(pixels).to(self._device))
+
+    def _compress(self, frames: Float[Tensor, "1 3 T H W"]) -> Tensor:
+        tiling = fit_tiling(frames.shape[3] // self._grid.space, frames.shape[4] // self._grid.space)
+        return torch.cat(list(encode_stream(self._vae, frames, tiling=tiling)), dim=2)
 
 
 def _referred(call: EncodeFootage) -> UInt8[Tensor, "1 T H W 3"]:

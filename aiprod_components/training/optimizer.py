@@ -24,14 +24,18 @@ class MatrixOptimizer:
         self._rest = [p for _, p in trained if id(p) not in chosen]
         # Views of the same storage: what Muon writes, the model has.
         self._views = [nn.Parameter(_as_matrix(p.data)) for p in self._matrices]
-        self._muon = torch.optim.Muon(self._views, lr=1e-4, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-        self._adamw = torch.optim.AdamW(self._rest, lr=1e-4, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True)
+        optimizers: dict[str, torch.optim.Optimizer] = {
+            "muon": torch.optim.Muon(self._views, lr=1e-4, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+        }
+        if self._rest:  # low-rank factors are matrices, all of them
+            optimizers["adamw"] = torch.optim.AdamW(self._rest, lr=1e-4, betas=(0.9, 0.98), weight_decay=weight_decay, fused=True)
+        self._optimizers = optimizers
 
     def step(self, learning_rate: float) -> None:
         """One update from the gradients, which are then let go."""
         for view, parameter in zip(self._views, self._matrices, strict=True):
             view.grad = None if parameter.grad is None else _as_matrix(parameter.grad)
-        for optimizer in (self._muon, self._adamw):
+        for optimizer in self._optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             optimizer.step()
@@ -39,11 +43,11 @@ class MatrixOptimizer:
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"muon": self._muon.state_dict(), "adamw": self._adamw.state_dict()}
+        return {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._muon.load_state_dict(state["muon"])
-        self._adamw.load_state_dict(state["adamw"])
+        for name, optimizer in self._optimizers.items():
+            optimizer.load_state_dict(state[name])
 
 
 def _is_matrix(parameter: Tensor) -> bool:

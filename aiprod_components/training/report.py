@@ -94,7 +94,7 @@ def languages(examiner: Examiner, count: int) -> dict[str, Any]:
 
 
 def samplers(examiner: Examiner, count: int) -> dict[str, Any]:
-    figures = sampler_curves(examiner, count=_share(count, 2))
+    figures = sampler_curves(examiner, count=_share(count, 5))
     plot_curves(figures, DOCS / "quality")
     return figures
 
@@ -128,8 +128,8 @@ MEASURES: dict[str, Callable[[Examiner, int], dict[str, Any]]] = {
     "canny": _with_sheets("canny", canny, part=4),
     "chained": _with_sheets("chained", chained, part=8),
     "samplers": samplers,
-    "schedulers": lambda examiner, count: schedule_table(examiner, count=_share(count, 2)),
-    "guiders": lambda examiner, count: guider_table(examiner, count=_share(count, 2)),
+    "schedulers": lambda examiner, count: schedule_table(examiner, count=_share(count, 5)),
+    "guiders": lambda examiner, count: guider_table(examiner, count=_share(count, 5)),
     "upsamplers": lambda examiner, count: upsamplers(examiner, count=_share(count, 4)),
     "languages": languages,
 }

@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from einops import rearrange
 
 from aiprod_components.families.miniature import SHIPPED_WEIGHTS, make_miniature
+from aiprod_components.models.backbone import Context, Tokens
+from aiprod_components.models.lora import read_lora
 from aiprod_components.training.objectives import COMPONENTS
+from aiprod_components.training.objectives.distillation import DistillationObjective
 from aiprod_components.training.objectives.flow import FlowObjective
 from aiprod_components.training.trainer import Trainer
 
@@ -29,8 +33,14 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
+LORAS: dict[str, dict[str, Any]] = {
+    "canny": {"clips": SMALL_CLIPS},
+    "distilled": {"size": 32, "num_frames": 9, "count": 6, "held_out": 2, "batch": 2, "student_steps": 2, "pace": 2},
+}
+
+
 def small_recipe(name: str, *, cache: Path) -> Any:
-    record = {**yaml.safe_load((RECIPES / f"{name}.yaml").read_text()), **SMALL[name]}
+    record = {**yaml.safe_load((RECIPES / f"{name}.yaml").read_text()), **{**SMALL, **LORAS}[name]}
     record["schedule"] = {**record["schedule"], "steps": 2}
     if "cache" in record:
         record["cache"] = str(cache)
@@ -51,6 +61,37 @@ def test_a_recipe_trains_and_writes_weights_that_load(name: str, weights: Path, 
     Trainer(objective_class(recipe, output=weights), recipe, folder=tmp_path / "run").run()
     assert target.read_bytes() != before
     assert make_miniature(weights=str(weights)).load(recipe.component) is not None
+
+
+@pytest.mark.parametrize("name", LORAS)
+def test_a_lora_is_trained_on_top_of_a_network_that_stays_as_it_was(name: str, weights: Path, tmp_path: Path):
+    shutil.rmtree(weights / "loras", ignore_errors=True)
+    recipe, objective_class = small_recipe(name, cache=tmp_path / "cache")
+    own = (weights / "denoiser.safetensors").read_bytes()
+    Trainer(objective_class(recipe, output=weights), recipe, folder=tmp_path / "run").run()
+    assert (weights / "denoiser.safetensors").read_bytes() == own
+    file = make_miniature(weights=str(weights)).loras[name]
+    assert (file.fault, file.component, file.control) == (None, "denoiser", "canny" if name == "canny" else None)
+    assert any(pair.up.abs().max() > 0 for pair in read_lora(file.path).factors.values())
+
+
+def test_a_student_learns_the_mean_velocity_between_two_points_of_its_teacher_s_way(weights: Path, tmp_path: Path):
+    recipe, _ = small_recipe("distilled", cache=tmp_path / "cache")
+    objective = DistillationObjective(recipe, output=weights)
+    kept = objective.trajectories
+    assert kept.latents.shape == (6, 3, 64, 3, 2, 2)  # pure noise, halfway, clean
+    here, there = kept.latents[:, 0].float(), kept.latents[:, 1].float()
+    velocity = (there - here) / (objective.sigmas[1] - objective.sigmas[0])
+
+    class Perfect(torch.nn.Module):
+        def forward(self, tokens: Tokens, context: Context) -> torch.Tensor:
+            return rearrange(velocity[:2], "b c t h w -> b (t h w) c")
+
+    assert objective._error(Perfect(), [0, 1], levels=[0, 0]).item() == pytest.approx(0, abs=1e-10)
+    assert objective._error(Perfect(), [1, 0], levels=[0, 0]).item() > 0.01
+    # A pinned first frame does not move on the way.
+    for row in kept.pinned.nonzero()[:, 0].tolist():
+        assert torch.equal(kept.latents[row, 0, :, 0], kept.latents[row, 2, :, 0])
 
 
 def test_a_frozen_encoder_stays_as_it_was(weights: Path, tmp_path: Path):

@@ -113,6 +113,9 @@ class FlowObjective:
         if recipe.control is not None:
             inject(self.model, rank=recipe.control.rank, modules=recipe.control.modules)
         self.source = ClipSource(recipe.clips, cache=recipe.cache, weights=output, device=recipe.device)
+        if recipe.control is not None:
+            for kind in recipe.clips:
+                self.source.controls(kind, recipe.control.name)
         self.teller = Teller(recipe.captions, weights=output, device=self.device)
         self.vae = load_vae(output, device=self.device)
         self.drafts = None if recipe.drafts is None else _DraftMaker(recipe.drafts, self.source)
