@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -22,6 +22,7 @@ from aiprod_client.terminal import facts_table, plan_table, step_bars, summary, 
 from aiprod_components.errors import AiprodError, InvalidRequestError
 
 BAD_INPUT, FAILED = 2, 1
+FORMATS = ("mp4", "png", "webp")
 DEFAULT_SERVER = f"http://{LOOPBACK}:{DEFAULT_PORT}"
 
 app = typer.Typer(
@@ -82,6 +83,7 @@ def generate(
         raise InvalidRequestError(f"{output} is a folder; name a file in it", field="output")
     if server and (local or weights):
         raise InvalidRequestError(f"--server excludes {'--local' if local else '--weights'}; leave one out", field="server")
+    settings = _as_named(settings, output)
     chosen = None if local or weights else _choose(server)
     err.print(f"asking {chosen}" if chosen else "running in this process")
     video = _ask(chosen, prompt, settings) if chosen else _run_here(prompt, settings, weights=weights)
@@ -137,6 +139,12 @@ def doctor(as_json: AsJson = False) -> None:
         _print_json(asdict(report))
     else:
         Console().print(facts_table(facts_of(report)))
+
+
+def _as_named(settings: VideoSettings, output: Path) -> VideoSettings:
+    """The format that the file's name says, unless another is asked for."""
+    named = output.suffix.removeprefix(".").lower()
+    return replace(settings, output_format=named) if settings.output_format is None and named in FORMATS else settings
 
 
 def _print_json(record: dict[str, Any]) -> None:

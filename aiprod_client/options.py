@@ -3,7 +3,7 @@
 import functools
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,8 +52,8 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         chosen: dict[str, Any] = {name: arguments.pop(name) for name in OPTIONS}
         chosen |= {name: _read(chosen[name], field=name) for name in ("image", "reference_video")}
         chosen["keyframes"] = tuple(map(_keyframe, chosen["keyframes"] or []))
-        chosen["loras"] = dict(map(_lora, chosen["loras"] or []))
-        chosen["more"] = dict(map(_other, chosen["more"] or []))
+        chosen["loras"] = _once(map(_lora, chosen["loras"] or []), option="--lora")
+        chosen["more"] = _once(map(_other, chosen["more"] or []), option="--set")
         command(**arguments, settings=VideoSettings(**chosen))
 
     collect.__signature__ = signature.replace(parameters=[*own, *options])  # pyright: ignore[reportAttributeAccessIssue]
@@ -84,10 +84,21 @@ def _lora(text: str) -> tuple[str, float]:
         raise InvalidRequestError(f"lora must be NAME or NAME=SCALE, such as style=0.8, got {text!r}", field="loras") from error
 
 
+def _once(pairs: Iterable[tuple[str, Any]], *, option: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise InvalidRequestError(f"{option} gives {name} twice; give it once", field=name)
+        found[name] = value
+    return found
+
+
 def _other(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise InvalidRequestError(f"--set must be FIELD=VALUE, such as sampler=heun, got {text!r}", field="set")
+    if name == "prompt" or name in OPTIONS:
+        raise InvalidRequestError(f"--set {name} is an argument of its own; see --help", field=name)
     try:
         return name, json.loads(value)
     except ValueError:

@@ -192,8 +192,9 @@ class EncodeTail(Call[Latents]):
     latent_frames: int
 
     def work(self, grid: LatentGrid) -> Work:
-        tail = replace(self.video, num_frames=grid.frames_in(self.latent_frames))
-        return _latent_work(grid, tail, network_calls=2)
+        kept = grid.tokens_of(replace(self.video, num_frames=grid.frames_in(self.latent_frames)))
+        # Decoding looks back: the whole clip is decoded for its tail.
+        return Work(2, grid.tokens_of(self.video), kept * grid.channels * FLOAT)
 
 
 @dataclass(frozen=True)

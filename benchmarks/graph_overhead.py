@@ -75,7 +75,7 @@ def _measure_requests(requests: list[dict[str, Any]], *, repeats: int, patience:
     torch.set_num_threads(threads)
     family = make_family("miniature")
     wire, stages = Wire({family.name: family}), LocalStages(family, device=best_device())
-    plans = [wire.read(Body(fields, json=json.dumps(fields).encode())).plan for fields in requests]
+    plans = [wire.read(Body(fields, is_json=True)).plan for fields in requests]
 
     def alone() -> list[float]:
         return [medians(partial(run_here, plan, stages=stages), repeats=repeats)[0][0] for plan in plans]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiprod_components.errors import CheckpointError
-from aiprod_components.models.lora import delta_shapes, metadata_of, misfit
+from aiprod_components.media.controls import CONTROLS
+from aiprod_components.models.lora import check_header, metadata_of, misfit
 
 COMPONENTS = ("denoiser", "refiner")
 
@@ -30,14 +31,24 @@ def describe_lora(file: Path, *, family: str, shapes: Mapping[str, Mapping[str, 
     """What a file says of itself, and whether it fits the family. `shapes` are those of the weights of each component."""
     try:
         metadata = metadata_of(file)
-        component = metadata.get("component", COMPONENTS[0])
-        made_for = metadata.get("family", family)
-        if component not in shapes:
-            fault = f"it changes {component}, which takes no LoRAs"
-        elif made_for != family:
-            fault = f"it was made for family {made_for}"
-        else:
-            fault = misfit(delta_shapes(file), shapes[component])
-        return LoraFile(file.stem, file, component, metadata.get("control"), int(metadata.get("downscale", "1")), fault)
+        fault = _fault(file, metadata, family=family, shapes=shapes)
     except CheckpointError as error:
-        return LoraFile(file.stem, file, COMPONENTS[0], None, 1, error.message)
+        # Clients read it: the server's folders are none of their business.
+        metadata, fault = {}, error.message.replace(str(file), "its file")
+    downscale = int(metadata.get("downscale", "1")) if fault is None else 1
+    return LoraFile(file.stem, file, metadata.get("component", COMPONENTS[0]), metadata.get("control"), downscale, fault)
+
+
+def _fault(file: Path, metadata: Mapping[str, str], *, family: str, shapes: Mapping[str, Mapping[str, tuple[int, ...]]]) -> str | None:
+    component, control = metadata.get("component", COMPONENTS[0]), metadata.get("control")
+    if component not in shapes:
+        return f"it changes {component}, which takes no LoRAs"
+    if (made_for := metadata.get("family", family)) != family:
+        return f"it was made for family {made_for}"
+    if control is not None and control not in CONTROLS:
+        return f"its control is {control}; the controls are {', '.join(CONTROLS)}"
+    if control is not None and component != "denoiser":
+        return f"it takes a reference video, and changes {component}; only stage 1 looks at one"
+    if metadata.get("downscale", "1") not in ("1", "2", "4"):
+        return f"its downscale is {metadata['downscale']}; it must be 1, 2 or 4"
+    return misfit(check_header(file), shapes[component])

@@ -23,6 +23,8 @@ from aiprod_components.errors import CheckpointError
 
 PREFIXES = re.compile(r"^(base_model\.model\.|transformer\.|diffusion_model\.)+")
 FACTOR = re.compile(r"^(?P<module>.+?)\.(?P<kind>lora_A|lora_B|lora\.down|lora\.up|lora_down|lora_up)(\.default)?\.weight$")
+ALPHA = ".alpha"
+CONFIG_KEY = "lora_adapter_metadata"  # diffusers'
 DOWN = ("lora_A", "lora.down", "lora_down")
 
 
@@ -50,18 +52,20 @@ class Lora:
 def read_lora(path: Path) -> Lora:
     """Raises CheckpointError naming the file and the fault when it is not a LoRA in PEFT's or diffusers' format."""
     with _opened(path) as file:
-        everywhere = _alpha_of(file.metadata() or {})
+        alphas = _alphas(file, path)
         factors: dict[str, LowRank] = {}
         for module, keys in _pairs(file, path).items():
             down, up = file.get_tensor(keys["down"]), file.get_tensor(keys["up"])
-            alpha = float(file.get_tensor(keys["alpha"])) if "alpha" in keys else everywhere or len(down)
-            factors[module] = LowRank(down, up, alpha / len(down))
+            if not (down.isfinite().all() and up.isfinite().all()):
+                raise CheckpointError(f"{path}: the factors of {module} are not all finite; it was not trained to an end")
+            factors[module] = LowRank(down, up, alphas.get(module, alphas.get("", len(down))) / len(down))
     return Lora(path.stem, factors)
 
 
-def delta_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Of the weights that a file changes, from its header alone. Raises CheckpointError as `read_lora` does."""
+def check_header(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the weights that a file changes, from its header and its alphas. Raises CheckpointError as `read_lora` does."""
     with _opened(path) as file:
+        _alphas(file, path)
         return {module: (_shape(file, keys["up"])[0], *_shape(file, keys["down"])[1:]) for module, keys in _pairs(file, path).items()}
 
 
@@ -85,29 +89,34 @@ def _pairs(file: Any, path: Path) -> dict[str, dict[str, str]]:
         name = PREFIXES.sub("", key)
         if match := FACTOR.match(name):
             found.setdefault(match["module"], {})["down" if match["kind"] in DOWN else "up"] = key
-        elif name.endswith(".alpha"):
-            found.setdefault(name.removesuffix(".alpha"), {})["alpha"] = key
-        else:
+        elif not name.endswith(ALPHA):
             raise CheckpointError(f"{path} holds {key!r}, which is no low-rank factor; save the LoRA alone, in PEFT's or diffusers' format")
     if not found:
         raise CheckpointError(f"{path} holds no low-rank factors")
     for module, keys in found.items():
-        if not {"down", "up"} <= keys.keys() or _shape(file, keys["down"])[0] != _shape(file, keys["up"])[1]:
+        if keys.keys() != {"down", "up"} or not _fit(_shape(file, keys["down"]), _shape(file, keys["up"])):
             raise CheckpointError(f"{path}: the factors of {module} do not fit each other")
     return found
 
 
+def _fit(down: tuple[int, ...], up: tuple[int, ...]) -> bool:
+    """Whether these are the shapes of factors: rank x inputs (x kernel), and outputs x rank (x 1s)."""
+    return len(down) in (2, 5) and len(up) == len(down) and down[0] == up[1] > 0 and set(up[2:]) <= {1}
+
+
+def _alphas(file: Any, path: Path) -> dict[str, float]:
+    """Module -> its alpha; the one for all, which diffusers keeps with PEFT's config as JSON in the header, is at ""."""
+    try:
+        own = {PREFIXES.sub("", key).removesuffix(ALPHA): float(file.get_tensor(key)) for key in file.keys() if key.endswith(ALPHA)}  # noqa: SIM118
+        config = json.loads((file.metadata() or {}).get(CONFIG_KEY, "{}"))
+        common = [float(config[key]) for key in config if key.split(".")[-1] == "lora_alpha"]
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise CheckpointError(f"{path} says no readable alpha ({error}); save it again") from error
+    return {"": common[0], **own} if common else own
+
+
 def _shape(file: Any, key: str) -> tuple[int, ...]:
     return tuple(file.get_slice(key).get_shape())
-
-
-def _alpha_of(metadata: Mapping[str, str]) -> float | None:
-    """diffusers keeps PEFT's config, alpha included, as JSON in the file's header."""
-    for value in metadata.values():
-        if '"lora_alpha"' in value or "lora_alpha" in value:
-            config = json.loads(value)
-            return next((float(config[key]) for key in config if key.endswith("lora_alpha")), None)
-    return None
 
 
 def save_lora(lora: Lora, path: Path, *, metadata: Mapping[str, str]) -> None:
@@ -145,7 +154,7 @@ class LoraFuser:
         self._model = model
         self._modules = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv3d)}
         self._originals: dict[str, Tensor] = {}
-        self._fused: tuple[tuple[str, float], ...] = ()
+        self._fused: tuple[tuple[str, float], ...] | None = ()
 
     @torch.no_grad()
     def fuse(self, loras: Sequence[tuple[Lora, float]]) -> None:
@@ -161,6 +170,7 @@ class LoraFuser:
             shapes = {name: (len(pair.up), *pair.down.shape[1:]) for name, pair in lora.factors.items()}
             if fault := misfit(shapes, own):
                 raise CheckpointError(f"lora {lora.name} belongs to another network: {fault}")
+        self._fused = None  # until all is written: whatever stops this, the next call begins with the own weights
         for name, original in self._originals.items():
             self._modules[name].weight.copy_(original)
         for lora, scale in loras:

@@ -37,7 +37,7 @@ class VideoRequest(BaseModel, frozen=True):
     seed: int = Field(default_factory=lambda: random.getrandbits(32), ge=0, le=MAX_SEED, description="The same seed gives the same frames.")
     image: FirstFrame | None = Field(default=None, description="A picture that the video begins with.")
     loras: tuple[LoraChoice, ...] = Field(default=(), max_length=MOST_LORAS, description="LoRAs of the family, and their scales.")
-    double_frame_rate: bool = Field(default=False, description="Put a frame between each two: as long, at twice the frame rate.")
+    double_frame_rate: bool = Field(default=False, description="Put a frame between each two of num_frames: as long, at twice the rate.")
     next_prompts: tuple[Prompt, ...] = Field(
         default=(), description="What the chunks after the first show, where a video is longer than one; the last goes on to the end."
     )
@@ -46,6 +46,11 @@ class VideoRequest(BaseModel, frozen=True):
         default_factory=lambda fields: "png" if fields.get("num_frames") == 1 else "mp4",
         description="mp4, or for a single frame png or webp (lossless); a single frame is a png unless this says otherwise.",
     )
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The networks of the pipeline that a LoRA may change."""
+        return ("denoiser", "refiner")
 
     @property
     def video(self) -> VideoShape:
@@ -96,7 +101,13 @@ class VideoRequest(BaseModel, frozen=True):
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise InvalidRequestError(f"loras names {twice!r} twice; give it one scale", field="loras")
         for name in names:
-            family.lora(name)
+            file = family.lora(name)
+            if file.control is not None:
+                raise InvalidRequestError(
+                    f"lora {name!r} follows a reference video; say control={name!r} with a reference_video instead", field="loras"
+                )
+            if file.component not in self.components:
+                raise InvalidRequestError(f"lora {name!r} changes the {file.component}, which {self.pipeline} does not use", field="loras")
 
     def loras_of(self, component: str, family: Family) -> tuple[LoraUse, ...]:
         """Those of the request that change this network."""

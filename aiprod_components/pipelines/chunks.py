@@ -3,6 +3,7 @@
 A later chunk begins with the last frames of the one before, pinned; they are shown once.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -46,6 +47,15 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where something is given: a stage's latents of a chunk. `suffix` tells the names of a chunk's two stages apart."""
+
+    chunk: Chunk
+    video: VideoShape
+    suffix: str = ""
+
+
+@dataclass(frozen=True)
 class Given:
     """What a stage is given besides the prompt."""
 
@@ -53,19 +63,19 @@ class Given:
     guides: tuple[Guide, ...] = ()
 
 
-# (steps, chunk, size of the stage's latents, what to append to the names of steps) -> what the stage is given
-Giver = Callable[[PlanBuilder, Chunk, VideoShape, str], Given]
+Giver = Callable[[PlanBuilder, Place], Given]
 
 
 @dataclass(frozen=True)
 class Stage1:
-    """How drafts are made."""
+    """How drafts are made: sampling by a draft's shape and a seed, LoRAs, and what is given."""
 
-    sampling: Callable[[VideoShape, int], Sampling]  # of a draft's shape and a seed
+    sampling: Callable[[VideoShape, int], Sampling]
     loras: tuple[LoraUse, ...]
+    give: Giver
 
 
-def distilled_stage1(request: VideoRequest, family: Family) -> Stage1:
+def distilled_stage1(request: VideoRequest, family: Family, *, give: Giver) -> Stage1:
     """The family's predefined steps, without guidance, by the LoRA that was distilled for them."""
     if DISTILLED not in family.loras:
         raise InvalidRequestError(
@@ -73,9 +83,11 @@ def distilled_stage1(request: VideoRequest, family: Family) -> Stage1:
             "put it into the folder loras of its weights",
             field="pipeline",
         )
+    if DISTILLED in [lora.name for lora in request.loras]:
+        raise InvalidRequestError(f"loras names {DISTILLED!r}, which is this pipeline's own; leave it out", field="loras")
     own = (LoraUse(family.lora(DISTILLED).name, 1.0),)
     sigmas = family.sampling.distilled_sigmas
-    return Stage1(lambda video, seed: Sampling(sigmas, Guidance(), seed), own + request.loras_of("denoiser", family))
+    return Stage1(lambda video, seed: Sampling(sigmas, Guidance(), seed), own + request.loras_of("denoiser", family), give)
 
 
 def chunks_of(video: VideoShape, family: Family) -> list[Chunk]:
@@ -93,103 +105,105 @@ def chunks_of(video: VideoShape, family: Family) -> list[Chunk]:
 def first_frame(request: VideoRequest) -> Giver:
     """The request's picture, encoded at the stage's size and pinned to the video's first frame."""
 
-    def give(steps: PlanBuilder, chunk: Chunk, video: VideoShape, suffix: str) -> Given:
-        if request.image is None or chunk.index > 0:
+    def give(steps: PlanBuilder, place: Place) -> Given:
+        if request.image is None or place.chunk.index > 0:
             return Given()
-        latents = steps.add(f"first_frame{suffix}", EncodePicture(request.image.picture, video.height, video.width))
-        return Given(pins=(Pin(latents, 0, request.image.strength),))
+        encode = EncodePicture(request.image.picture, place.video.height, place.video.width)
+        return Given(pins=(Pin(steps.add(f"first_frame{place.suffix}", encode), 0, request.image.strength),))
 
     return give
 
 
-def draft_one_stage(
-    request: VideoRequest, steps: PlanBuilder, family: Family, *, prompts: list[Ref[PromptEmbeds]], stage1: Stage1, give: Giver
-) -> None:
-    """Stage 1 at full size, then the video."""
-    drafts: list[Ref[Latents]] = []
-    for chunk in chunks_of(request.video, family):
-        given = _with_tail(steps, chunk, drafts, give(steps, chunk, chunk.video, ""), of="draft", family=family)
-        drafts.append(_denoise(request, steps, chunk, prompt=prompts[chunk.index], video=chunk.video, stage1=stage1, given=given))
-    _finish(request, steps, family, drafts)
+class Recorder:
+    """Records the calls of a request's chunks, stage by stage."""
+
+    def __init__(self, request: VideoRequest, steps: PlanBuilder, family: Family) -> None:
+        self._request, self._steps, self._family = request, steps, family
+        self._prompts: list[Ref[PromptEmbeds]] = []
+
+    def one_stage(self, stage1: Stage1) -> None:
+        """Stage 1 at full size, then the video."""
+        self._prompts = self._request.encode_prompts(self._steps, self._family)
+        drafts: list[Ref[Latents]] = []
+        for chunk in chunks_of(self._request.video, self._family):
+            place = Place(chunk, chunk.video)
+            given = self._with_tail(place, drafts, stage1.give(self._steps, place), name="draft_tail")
+            drafts.append(self._denoise(place, stage1, given))
+        self._finish(drafts)
+
+    def two_stages(self, stage1: Stage1, *, upscale: float, give_again: Giver) -> None:
+        """Drafts at half the size (or what `upscale` says), doubled, refined in a few unguided steps, then the video.
+
+        `give_again` is for stage 2.
+        """
+        numerator, denominator, network = UPSCALES[upscale]
+        self._check_upscale(upscale)
+        self._prompts = self._request.encode_prompts(self._steps, self._family)
+        drafts: list[Ref[Latents]] = []
+        refined: list[Ref[Latents]] = []
+        for chunk in chunks_of(self._request.video, self._family):
+            full = Place(chunk, chunk.video)
+            small = Place(chunk, _scaled(chunk.video, denominator, numerator), "_half")
+            given = self._with_tail(small, drafts, stage1.give(self._steps, small), name="draft_tail")
+            given_again = self._with_tail(full, refined, give_again(self._steps, full), name="refined_tail")
+            drafts.append(self._denoise(small, stage1, given))
+            doubled = self._steps.add(chunk.name("doubled"), Upsample(drafts[-1], chunk.video, network))
+            refined.append(self._refine(chunk, doubled, given_again))
+        self._finish(refined)
+
+    def _check_upscale(self, upscale: float) -> None:
+        numerator, denominator, network = UPSCALES[upscale]
+        if upscale != 2 and not self._family.has(network):
+            raise InvalidRequestError(f"upscale {upscale:g} needs weights that {self._family.name} has not; ask for 2", field="upscale")
+        if numerator > denominator:
+            return
+        try:
+            self._family.limits.check(_scaled(self._request.video, denominator, numerator))
+        except InvalidRequestError as error:
+            raise InvalidRequestError(f"upscale {upscale:g} makes a draft that cannot be: {error.message}", field="upscale") from error
+
+    def _denoise(self, place: Place, stage1: Stage1, given: Given) -> Ref[Latents]:
+        chunk = place.chunk
+        sampling = stage1.sampling(place.video, self._seed(chunk))
+        call = Denoise(self._prompts[chunk.index], place.video, sampling, given.pins, given.guides, stage1.loras)
+        return self._steps.add(chunk.name("draft"), call)
+
+    def _refine(self, chunk: Chunk, doubled: Ref[Latents], given: Given) -> Ref[Latents]:
+        sampling = self._request.refinement(self._family, seed=self._seed(chunk))
+        loras = self._request.loras_of("refiner", self._family)
+        call = Refine(self._prompts[chunk.index], doubled, chunk.video, sampling, given.pins, given.guides, loras)
+        return self._steps.add(chunk.name("refined"), call)
+
+    def _with_tail(self, place: Place, before: list[Ref[Latents]], given: Given, *, name: str) -> Given:
+        """What is given, and from the second chunk on the last frames of the one before."""
+        if not before:
+            return given
+        chaining = self._family.chaining
+        previous = replace(place.video, num_frames=chaining.window)
+        tail = self._steps.add(place.chunk.name(name), EncodeTail(before[-1], previous, chaining.overlap))
+        return replace(given, pins=(Pin(tail, 0, 1.0), *given.pins))
+
+    def _seed(self, chunk: Chunk) -> int:
+        """Noise of its own for each chunk, which is no other seed's."""
+        if chunk.index == 0:
+            return self._request.seed
+        digest = hashlib.sha256(f"{self._request.seed}:{chunk.index}".encode()).digest()
+        return int.from_bytes(digest[:8], "little") % (MAX_SEED + 1)
+
+    def _finish(self, clips: list[Ref[Latents]]) -> None:
+        family, video = self._family, self._request.video
+        overlap = family.grid.frames_in(family.chaining.overlap) if len(clips) > 1 else 0
+        if self._request.double_frame_rate:
+            clips = [self._doubled(chunk, clip) for chunk, clip in zip(chunks_of(video, family), clips, strict=True)]
+            video, overlap = _twice_as_fast(video), max(2 * overlap - 1, 0)
+        self._steps.add("video", DecodeVideo(tuple(clips), video, overlap, self._request.output_format))
+
+    def _doubled(self, chunk: Chunk, clip: Ref[Latents]) -> Ref[Latents]:
+        return self._steps.add(chunk.name("twice_as_many"), Upsample(clip, _twice_as_fast(chunk.video), TEMPORAL))
 
 
-def draft_two_stages(
-    request: VideoRequest,
-    steps: PlanBuilder,
-    family: Family,
-    *,
-    prompts: list[Ref[PromptEmbeds]],
-    stage1: Stage1,
-    give: Giver,
-    give_again: Giver,
-    upscale: float,
-) -> None:
-    """Drafts at half the size (or what `upscale` says), doubled, refined in a few unguided steps, then the video.
-
-    `give_again` is for stage 2.
-    """
-    numerator, denominator, network = UPSCALES[upscale]
-    if not family.has(network):
-        raise InvalidRequestError(f"upscale {upscale:g} needs weights that {family.name} has not; ask for 2", field="upscale")
-    drafts: list[Ref[Latents]] = []
-    refined: list[Ref[Latents]] = []
-    for chunk in chunks_of(request.video, family):
-        full = chunk.video
-        half = replace(full, height=full.height * denominator // numerator, width=full.width * denominator // numerator)
-        given = _with_tail(steps, chunk, drafts, give(steps, chunk, half, "_half"), of="draft", family=family, video=half)
-        given_again = _with_tail(steps, chunk, refined, give_again(steps, chunk, full, ""), of="refined", family=family)
-        draft = _denoise(request, steps, chunk, prompt=prompts[chunk.index], video=half, stage1=stage1, given=given)
-        doubled = steps.add(chunk.name("doubled"), Upsample(draft, full, network))
-        sampling = request.refinement(family, seed=_seed(request, chunk))
-        refine = Refine(
-            prompts[chunk.index], doubled, full, sampling, given_again.pins, given_again.guides, request.loras_of("refiner", family)
-        )
-        drafts.append(draft)
-        refined.append(steps.add(chunk.name("refined"), refine))
-    _finish(request, steps, family, refined)
-
-
-def _denoise(
-    request: VideoRequest, steps: PlanBuilder, chunk: Chunk, *, prompt: Ref[PromptEmbeds], video: VideoShape, stage1: Stage1, given: Given
-) -> Ref[Latents]:
-    sampling = stage1.sampling(video, _seed(request, chunk))
-    return steps.add(chunk.name("draft"), Denoise(prompt, video, sampling, given.pins, given.guides, stage1.loras))
-
-
-def _with_tail(
-    steps: PlanBuilder,
-    chunk: Chunk,
-    before: list[Ref[Latents]],
-    given: Given,
-    *,
-    of: str,
-    family: Family,
-    video: VideoShape | None = None,
-) -> Given:
-    """What is given, and from the second chunk on the last frames of the one before."""
-    if not before:
-        return given
-    previous = replace(video or chunk.video, num_frames=family.chaining.window)
-    tail = steps.add(chunk.name(f"{of}_tail"), EncodeTail(before[-1], previous, family.chaining.overlap))
-    return replace(given, pins=(Pin(tail, 0, 1.0), *given.pins))
-
-
-def _seed(request: VideoRequest, chunk: Chunk) -> int:
-    """Other noise for each chunk."""
-    return (request.seed + chunk.index) % (MAX_SEED + 1)
-
-
-def _finish(request: VideoRequest, steps: PlanBuilder, family: Family, clips: list[Ref[Latents]]) -> None:
-    overlap = family.grid.frames_in(family.chaining.overlap) if len(clips) > 1 else 0
-    video = request.video
-    if request.double_frame_rate:
-        doubled = [_doubled(steps, chunk, clip) for chunk, clip in zip(chunks_of(video, family), clips, strict=True)]
-        clips, video, overlap = doubled, _twice_as_fast(video), max(2 * overlap - 1, 0)
-    steps.add("video", DecodeVideo(tuple(clips), video, overlap, request.output_format))
-
-
-def _doubled(steps: PlanBuilder, chunk: Chunk, clip: Ref[Latents]) -> Ref[Latents]:
-    return steps.add(chunk.name("twice_as_many"), Upsample(clip, _twice_as_fast(chunk.video), TEMPORAL))
+def _scaled(video: VideoShape, by: int, over: int) -> VideoShape:
+    return replace(video, height=video.height * by // over, width=video.width * by // over)
 
 
 def _twice_as_fast(video: VideoShape) -> VideoShape:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from aiprod_components.families.base import Family
 from aiprod_components.pipelines.base import VideoRequest
-from aiprod_components.pipelines.chunks import distilled_stage1, draft_two_stages, first_frame
+from aiprod_components.pipelines.chunks import Recorder, distilled_stage1, first_frame
 from aiprod_components.pipelines.fields import UPSCALE, UPSCALES, Upscale
 from aiprod_components.plan import PlanBuilder
 
@@ -20,8 +20,6 @@ class Distilled(VideoRequest, frozen=True):
         return UPSCALES[self.upscale][0]
 
     def record(self, steps: PlanBuilder, family: Family) -> None:
-        prompts = self.encode_prompts(steps, family)
         given = first_frame(self)
-        draft_two_stages(
-            self, steps, family, upscale=self.upscale, prompts=prompts, stage1=distilled_stage1(self, family), give=given, give_again=given
-        )
+        stage1 = distilled_stage1(self, family, give=given)
+        Recorder(self, steps, family).two_stages(stage1, upscale=self.upscale, give_again=given)

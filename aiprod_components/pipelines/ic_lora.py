@@ -10,10 +10,9 @@ from aiprod_components.errors import InvalidRequestError
 from aiprod_components.families.base import Family
 from aiprod_components.media.footage import check_aspect, check_length
 from aiprod_components.pipelines.base import GuidedRequest
-from aiprod_components.pipelines.chunks import Chunk, Given, Stage1, draft_two_stages, first_frame
+from aiprod_components.pipelines.chunks import Given, Place, Recorder, Stage1, first_frame
 from aiprod_components.pipelines.fields import UPSCALE, UPSCALES, Reference, Upscale
 from aiprod_components.plan import PlanBuilder
-from aiprod_components.values import VideoShape
 
 
 class ICLora(GuidedRequest, frozen=True):
@@ -36,22 +35,26 @@ class ICLora(GuidedRequest, frozen=True):
             raise InvalidRequestError(
                 f"control {self.control!r} is unknown to {family.name}; there is {', '.join(controls) or 'none'}", field="control"
             )
-        if self.control in [lora.name for lora in self.loras]:
-            raise InvalidRequestError(f"loras names {self.control!r}, which is the control already; say control_scale", field="loras")
+        numerator, denominator, _ = UPSCALES[self.upscale]
+        for field, side in (("height", self.height), ("width", self.width)):
+            draft, multiple = side * denominator // numerator, family.grid.space * family.lora(self.control).downscale
+            if draft % multiple:
+                whole = multiple * numerator // denominator
+                raise InvalidRequestError(f"{field} must be a multiple of {whole} for control {self.control}, got {side}", field=field)
         check_aspect(self.reference_video.footage, height=self.height, width=self.width, field="reference_video")
         check_length(self.reference_video.footage, num_frames=self.num_frames, frame_rate=self.frame_rate, field="reference_video")
 
     def record(self, steps: PlanBuilder, family: Family) -> None:
-        loras = (LoraUse(self.control, self.control_scale), *self.loras_of("denoiser", family))
-        prompts = self.encode_prompts(steps, family)
         first = first_frame(self)
+        file = family.lora(self.control)
 
-        def give(steps: PlanBuilder, chunk: Chunk, video: VideoShape, suffix: str) -> Given:
-            file = family.lora(self.control)
+        def give(steps: PlanBuilder, place: Place) -> Given:
+            chunk, video = place.chunk, place.video
             size = replace(video, height=video.height // file.downscale, width=video.width // file.downscale)
             encode = EncodeFootage(self.reference_video.footage, chunk.start, size, file.control)
             guide = Guide(steps.add(chunk.name("reference"), encode), size, 0, self.reference_video.strength)
-            return replace(first(steps, chunk, video, suffix), guides=(guide,))
+            return replace(first(steps, place), guides=(guide,))
 
-        stage1 = Stage1(self.sampling_of(family), loras)
-        draft_two_stages(self, steps, family, upscale=self.upscale, prompts=prompts, stage1=stage1, give=give, give_again=first)
+        loras = (LoraUse(self.control, self.control_scale), *self.loras_of("denoiser", family))
+        stage1 = Stage1(self.sampling_of(family), loras, give)
+        Recorder(self, steps, family).two_stages(stage1, upscale=self.upscale, give_again=first)

@@ -9,10 +9,9 @@ from aiprod_components.calls import EncodePicture, Guide, Pin
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.families.base import Family
 from aiprod_components.pipelines.base import GuidedRequest
-from aiprod_components.pipelines.chunks import Chunk, Given, Stage1, draft_two_stages
+from aiprod_components.pipelines.chunks import Given, Place, Recorder, Stage1
 from aiprod_components.pipelines.fields import UPSCALE, UPSCALES, Keyframe, Upscale
 from aiprod_components.plan import PlanBuilder
-from aiprod_components.values import VideoShape
 
 MOST_KEYFRAMES = 16
 
@@ -43,17 +42,16 @@ class KeyframeInterpolation(GuidedRequest, frozen=True):
                 raise InvalidRequestError(f"keyframes: two pictures are for frame {number}; give each its own frame", field="keyframes")
 
     def record(self, steps: PlanBuilder, family: Family) -> None:
-        stage1 = Stage1(self.sampling_of(family), self.loras_of("denoiser", family))
-        prompts = self.encode_prompts(steps, family)
-        draft_two_stages(self, steps, family, upscale=self.upscale, prompts=prompts, stage1=stage1, give=self._give, give_again=self._give)
+        stage1 = Stage1(self.sampling_of(family), self.loras_of("denoiser", family), self._give)
+        Recorder(self, steps, family).two_stages(stage1, upscale=self.upscale, give_again=self._give)
 
-    def _give(self, steps: PlanBuilder, chunk: Chunk, video: VideoShape, suffix: str) -> Given:
+    def _give(self, steps: PlanBuilder, place: Place) -> Given:
         """The first frame's picture is pinned: a clip's first latent frame is a single frame. All others are guides beside the latents."""
-        given = Given()
+        chunk, video, given = place.chunk, place.video, Given()
         for number, keyframe in enumerate(self._pictures(), start=1):
             if not chunk.shows(keyframe.frame):
                 continue
-            name = chunk.name(f"keyframe{suffix}_{number}")
+            name = chunk.name(f"keyframe{place.suffix}_{number}")
             latents = steps.add(name, EncodePicture(keyframe.picture, video.height, video.width))
             frame = keyframe.frame - chunk.start
             if frame == 0 and chunk.index == 0:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from aiprod_components.families.base import Family
 from aiprod_components.pipelines.base import GuidedRequest
-from aiprod_components.pipelines.chunks import Stage1, draft_one_stage, first_frame
+from aiprod_components.pipelines.chunks import Recorder, Stage1, first_frame
 from aiprod_components.plan import PlanBuilder
 
 
@@ -17,6 +17,10 @@ class TI2VidOneStage(GuidedRequest, frozen=True):
     def space_multiple(self) -> int:
         return 1
 
+    @property
+    def components(self) -> tuple[str, ...]:
+        return ("denoiser",)
+
     def record(self, steps: PlanBuilder, family: Family) -> None:
-        stage1 = Stage1(self.sampling_of(family), self.loras_of("denoiser", family))
-        draft_one_stage(self, steps, family, prompts=self.encode_prompts(steps, family), stage1=stage1, give=first_frame(self))
+        stage1 = Stage1(self.sampling_of(family), self.loras_of("denoiser", family), first_frame(self))
+        Recorder(self, steps, family).one_stage(stage1)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from aiprod_components.families.base import Family
 from aiprod_components.pipelines.base import GuidedRequest
-from aiprod_components.pipelines.chunks import Stage1, draft_two_stages, first_frame
+from aiprod_components.pipelines.chunks import Recorder, Stage1, first_frame
 from aiprod_components.pipelines.fields import UPSCALE, UPSCALES, Upscale
 from aiprod_components.plan import PlanBuilder
 
@@ -20,15 +20,6 @@ class TI2VidTwoStages(GuidedRequest, frozen=True):
         return UPSCALES[self.upscale][0]
 
     def record(self, steps: PlanBuilder, family: Family) -> None:
-        stage1 = Stage1(self.sampling_of(family), self.loras_of("denoiser", family))
         given = first_frame(self)
-        draft_two_stages(
-            self,
-            steps,
-            family,
-            upscale=self.upscale,
-            prompts=self.encode_prompts(steps, family),
-            stage1=stage1,
-            give=given,
-            give_again=given,
-        )
+        stage1 = Stage1(self.sampling_of(family), self.loras_of("denoiser", family), given)
+        Recorder(self, steps, family).two_stages(stage1, upscale=self.upscale, give_again=given)

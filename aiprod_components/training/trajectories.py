@@ -5,7 +5,6 @@ of one seed: its scene's caption, its noise, and whether its first latent frame 
 """
 
 import hashlib
-import random
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,9 +49,16 @@ class TrajectorySet:
     english_share: float
     pinned_share: float
 
-    @property
-    def name(self) -> str:
-        return f"trajectories_{self.video.height}x{self.video.num_frames}x{self.count}_{self.student_steps}x{self.pace}"
+    def name(self, weights: Path) -> str:
+        """With a digest of all that the latents depend on: what is asked for, and the networks that make them."""
+        digest = hashlib.sha256(repr(self).encode())
+        for network in ("denoiser", "text_encoder", "vae"):
+            digest.update((weights / f"{network}.safetensors").read_bytes())
+        return f"trajectories_{self.video.height}x{self.video.num_frames}x{self.count}_{digest.hexdigest()[:12]}"
+
+    def pinned(self, row: int) -> bool:
+        """Whether a trajectory's first latent frame is given. By a chance of its own, which knows nothing of the scene."""
+        return step_rng(11, row).random() < self.pinned_share
 
     def caption(self, row: int) -> str:
         """What the teacher of a trajectory was told, and the student is."""
@@ -64,20 +70,26 @@ class TrajectorySet:
 def open_trajectories(folder: Path, wanted: TrajectorySet, *, family: Family, device: torch.device) -> Trajectories:
     """Reads them from `folder`, or lets the family's denoiser make them, which may be stopped and goes on where it was.
 
-    The file's name has a digest of the teacher, so another teacher's are another file.
+    Another teacher's are another file.
     """
     assert family.weights is not None, "a teacher has been trained"
-    teacher_digest = hashlib.sha256((family.weights / "denoiser.safetensors").read_bytes()).hexdigest()[:12]
-    name = f"{wanted.name}_{teacher_digest}"
+    name = wanted.name(family.weights)
     file = folder / f"{name}.safetensors"
     if not file.is_file():
         teacher = _Teacher(wanted, family=family, device=device)
         parts = [teacher.part(start, folder / f"{name}_{start}.part") for start in range(0, wanted.count, BATCH)]
-        save_file({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, file)
+        _save({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, file)
         for part in folder.glob(f"{name}_*.part"):
             part.unlink()
     tensors = load_file(file)
     return Trajectories(tensors["latents"], tensors["pinned"].bool())
+
+
+def _save(tensors: dict[str, Tensor], file: Path) -> None:
+    """An interrupted run leaves nothing that looks whole."""
+    partial = file.with_suffix(".partial")
+    save_file(tensors, partial)
+    partial.replace(file)
 
 
 class _Teacher:
@@ -92,12 +104,12 @@ class _Teacher:
     def part(self, start: int, file: Path) -> dict[str, Tensor]:
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
-            save_file(self._walk(list(range(start, min(start + BATCH, self._wanted.count)))), file)
+            _save(self._walk(list(range(start, min(start + BATCH, self._wanted.count)))), file)
         return load_file(file)
 
     def _walk(self, rows: list[int]) -> dict[str, Tensor]:
         wanted = self._wanted
-        pinned = [random.Random(row).random() < wanted.pinned_share for row in rows]
+        pinned = [wanted.pinned(row) for row in rows]
         states = [self._denoiser.start(self._call(row, pinned=given)) for row, given in zip(rows, pinned, strict=True)]
         seen = [self._latents(states)]
         with torch.autocast(self._device.type, torch.bfloat16):

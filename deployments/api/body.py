@@ -13,17 +13,18 @@ from starlette.types import Message, Receive
 
 from aiprod_components.errors import InvalidRequestError
 
-MAX_BYTES = 28_000_000  # the largest picture in base64, and some words
+MAX_BYTES = 35_000_000  # the largest video in base64, and some words
+MAX_VALUES = 2000  # that an honest body has, however nested
 BRACKETED = re.compile(r"(?P<outer>[^\[\]]+)\[(?P<inner>[^\[\]]+)\]")
 
 
 @dataclass(frozen=True)
 class Body:
-    """What was sent. `json` is the text behind `fields`; a form has none, and all its values are text."""
+    """What was sent. The values of a form are texts, all of them."""
 
     fields: dict[str, Any]
     files: dict[str, bytes] = field(default_factory=dict)
-    json: bytes | None = None
+    is_json: bool = False
 
 
 async def read_body(request: Request) -> Body:
@@ -64,7 +65,20 @@ def parse_json(data: bytes) -> Body:
         raise InvalidRequestError(f"the body is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise InvalidRequestError(f"the body must be a JSON object, got {type(fields).__name__}")
-    return Body(fields, json=data)
+    check_count(fields)
+    return Body(fields, is_json=True)
+
+
+def check_count(fields: Any) -> None:
+    """Raises InvalidRequestError for more values than anybody needs: naming every fault of a million takes minutes."""
+    count, waiting = 0, [fields]
+    while waiting:
+        value = waiting.pop()
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        count += len(inner)
+        if count > MAX_VALUES:
+            raise InvalidRequestError(f"the body has more than {MAX_VALUES} values; leave out what is not needed")
+        waiting.extend(inner)
 
 
 def parse_form(items: list[tuple[str, str | bytes]]) -> Body:
@@ -74,7 +88,10 @@ def parse_form(items: list[tuple[str, str | bytes]]) -> Body:
     files: dict[str, bytes] = {}
     for name, value in items:
         if name.endswith("[]") and isinstance(value, str):
-            fields.setdefault(name[:-2], []).append(value)
+            listed = fields.setdefault(name[:-2], [])
+            if not isinstance(listed, list):
+                raise InvalidRequestError(f"{name[:-2]} is given twice; give it once", field=name[:-2])
+            listed.append(value)
             continue
         bracketed = BRACKETED.fullmatch(name)
         outer, inner = (bracketed["outer"], bracketed["inner"]) if bracketed else (name, None)
@@ -87,6 +104,7 @@ def parse_form(items: list[tuple[str, str | bytes]]) -> Body:
             fields[outer] = {**(nested or {}), inner: value}
         else:
             fields[name] = value
+    check_count(fields)
     return Body(fields, files)
 
 
@@ -98,7 +116,7 @@ def _bounded(receive: Receive) -> Receive:
         message = await receive()
         size += len(message.get("body", b""))
         if size > MAX_BYTES:
-            raise HTTPException(413, f"the body must be at most {MAX_BYTES} bytes; send a smaller picture")
+            raise HTTPException(413, f"the body must be at most {MAX_BYTES} bytes; send smaller files")
         return message
 
     return receive_within_limit

@@ -82,8 +82,8 @@ MEDIA: dict[str, dict[str, Any]] = {
     },
     "keyframes": {
         "keyframes": Annotated[
-            tuple[SentKeyframe, ...],
-            Field((), max_length=MOST_KEYFRAMES, description="Pictures, each with the number of the frame that shows it."),
+            tuple[SentKeyframe, ...] | None,
+            Field(None, max_length=MOST_KEYFRAMES, description="Pictures, each with the number of the frame that shows it."),
         ],
     },
     "reference_video": {
@@ -91,6 +91,9 @@ MEDIA: dict[str, dict[str, Any]] = {
         "reference_strength": Annotated[Strength, Field(1.0, description="How closely to follow the video.")],
     },
 }
+
+
+MEDIA_NAMES = frozenset(name for fields in MEDIA.values() for name in fields)
 
 
 class Uploads:
@@ -123,7 +126,7 @@ class Uploads:
         return {"reference_video": Reference(footage=footage, strength=self._given.get("reference_strength", 1.0))}
 
     def _keyframes(self) -> dict[str, Any]:
-        sent: tuple[SentKeyframe, ...] = self._given.get("keyframes", ())
+        sent: tuple[SentKeyframe, ...] = self._given.get("keyframes") or ()
         return {"keyframes": tuple(self._keyframe(k, at=f"keyframes.{index}") for index, k in enumerate(sent))} if sent else {}
 
     def _keyframe(self, sent: SentKeyframe, *, at: str) -> Keyframe:

@@ -22,8 +22,8 @@ from aiprod_components.families.base import Family
 from aiprod_components.pipelines import PIPELINES, choose_pipeline, defaults_of, explain, parse_request, shown
 from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.plan import Plan
-from deployments.api.body import Body
-from deployments.api.uploads import MEDIA, Uploads
+from deployments.api.body import Body, check_count
+from deployments.api.uploads import MEDIA, MEDIA_NAMES, Uploads
 
 # A request's field -> the client's, where they differ.
 RENAMED = {"frame_rate": "fps", "image": "input_reference"}
@@ -126,26 +126,30 @@ class Wire:
             )
         if pipeline is None and "pipeline" in fields:
             raise InvalidRequestError(f"pipeline must be one of {', '.join(PIPELINES)}, or left out; got null", field="pipeline")
-        name, pipeline = choose_pipeline(model, named=pipeline, fields=fields.keys() | body.files.keys())
+        given = {name for name, value in fields.items() if value is not None} | body.files.keys()
+        name, pipeline = choose_pipeline(model, named=pipeline, fields=given)
         if name not in self.families:
             raise UnknownModelError(f"model {shown(model)} is not served here; there is {', '.join(self.families)}", field="model")
         return self.families[name], pipeline
 
     def _validated(self, body: Body, key: tuple[str, str]) -> BaseModel:
         model = self.models[key]
-        text = body.json if body.json is not None else json.dumps(_typed(body.fields, model)).encode()
+        fields = body.fields if body.is_json else _typed(body.fields, model)
+        # A medium that is null is not there, whatever the pipeline: clients' libraries send every field they know.
+        sent = {name: value for name, value in fields.items() if value is not None or name not in MEDIA_NAMES}
         try:
-            return model.model_validate_json(text, strict=True)
+            return model.model_validate_json(json.dumps(sent), strict=True)
         except ValidationError as error:
             raise explain(error, known=list(model.model_fields)) from error
 
 
 def _typed(fields: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     """A form's texts -> what JSON would say: texts where the field is one, else what the text says as JSON."""
-    kinds = model.model_json_schema()["properties"]
-    return {
-        name: value if _is_text(kinds.get(name, {"type": "string"})) else _from_text(value, field=name) for name, value in fields.items()
-    }
+    schemas, text = model.model_json_schema()["properties"], {"type": "string"}
+    kinds = {name: schemas.get(name, text) for name in fields}
+    typed = {name: value if _is_text(kinds[name]) else _from_text(value, kinds[name], field=name) for name, value in fields.items()}
+    check_count(typed)
+    return typed
 
 
 def _is_text(schema: Mapping[str, Any]) -> bool:
@@ -153,11 +157,12 @@ def _is_text(schema: Mapping[str, Any]) -> bool:
     return "string" in kind if isinstance(kind, list) else kind == "string"
 
 
-def _from_text(value: Any, *, field: str) -> Any:
+def _from_text(value: Any, schema: Mapping[str, Any], *, field: str) -> Any:
     if isinstance(value, dict):
-        return {name: _from_text(inner, field=field) for name, inner in value.items()}
+        return {name: _from_text(inner, {}, field=field) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_from_text(inner, field=field) for inner in value]
+        items = schema.get("items", {})
+        return [inner if _is_text(items) else _from_text(inner, items, field=field) for inner in value]
     if re.fullmatch(JSON_NUMBER, value) or value in ("true", "false"):
         return from_json(value)
     if value[:1] not in ("[", "{"):
@@ -171,8 +176,7 @@ def _from_text(value: Any, *, field: str) -> Any:
 def _record(fields: BaseModel, body: Body, *, family: Family) -> dict[str, Any]:
     """The client's fields -> the request's, those that were given."""
     given = {name: value for name in fields.model_fields_set if (value := getattr(fields, name)) is not None}
-    media = [name for kind in MEDIA.values() for name in kind]
-    record = {name: value for name, value in given.items() if name not in (*VideoFields.model_fields, *media)}
+    record = {name: value for name, value in given.items() if name not in (*VideoFields.model_fields, *MEDIA_NAMES)}
     if "fps" in record:
         record["frame_rate"] = record.pop("fps")
     if "size" in given:

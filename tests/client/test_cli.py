@@ -8,9 +8,11 @@ from pathlib import Path
 
 import av
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from aiprod_client.cli import app
+from aiprod_components.families import make_family
 from aiprod_components.pipelines import PIPELINES
 from tests.client.stand_in import VIDEO, StandIn, json_answer, problem
 
@@ -78,6 +80,8 @@ def test_a_picture_adds_its_steps(png: bytes, tmp_path: Path) -> None:
         (["--keyframe", "middle.png"], "keyframe must be FRAME=FILE, such as 16=middle.png, got 'middle.png'"),
         (["--keyframe", "16=no.png"], "keyframe no.png cannot be read: No such file or directory"),
         (["--lora", "canny=much"], "lora must be NAME or NAME=SCALE, such as style=0.8, got 'canny=much'"),
+        (["--lora", "canny", "--lora", "canny=0.5"], "--lora gives canny twice; give it once"),
+        (["--set", "prompt=a cube"], "--set prompt is an argument of its own; see --help"),
         (["--lora", "noir"], "lora 'noir' is unknown to miniature; there is canny, distilled"),
         (["--set", "sampler"], "--set must be FIELD=VALUE, such as sampler=heun, got 'sampler'"),
         (
@@ -103,7 +107,7 @@ def test_doctor_says_what_is_there() -> None:
     assert report["libx264"] is True
     assert report["device"]
     assert report["attention"]
-    assert set(report["weights"]["miniature"]) == {"text_encoder", "vae", "denoiser", "upsampler", "refiner"}
+    assert set(report["weights"]["miniature"]) == set(make_family("miniature").components)
     assert report["weights"]["aiprod"] == {}
 
 
@@ -126,6 +130,24 @@ def test_without_a_server_the_video_is_made_here(tmp_path: Path) -> None:
     assert [frame.shape for frame in frames] == [(64, 64, 3)] * 5
 
 
+@pytest.mark.parametrize("name", ["still.png", "still.webp", "still.mp4"])
+def test_the_file_s_name_says_what_a_single_frame_becomes(name: str, tmp_path: Path) -> None:
+    one = ["--frames", "1", "--size", "64x64", "--steps", "2", "--seed", "7", "--local"]
+    result = run("generate", "a red ball", "-o", str(tmp_path / name), *one)
+    assert result.exit_code == 0, result.output
+    if name.endswith("mp4"):
+        with av.open(tmp_path / name) as container:
+            assert container.streams.video[0].frames == 1
+    else:
+        with Image.open(tmp_path / name) as image:
+            assert (image.format, image.size) == (name.split(".")[1].upper(), (64, 64))
+
+
+def test_a_still_of_many_frames_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    result = run("generate", "a red ball", "-o", str(tmp_path / "x.png"), "--local")
+    assert "output_format png is for one frame, and num_frames is 33" in refused(result, code=2)
+
+
 def test_the_same_seed_gives_the_same_frames(tmp_path: Path) -> None:
     results = [run("generate", "a red ball", "-o", str(tmp_path / "out.mp4"), "--local", "--json", *TINY) for _ in range(2)]
     first, second = (json.loads(result.stdout) for result in results)
@@ -141,7 +163,7 @@ def test_a_server_that_answers_is_asked(server: StandIn, tmp_path: Path) -> None
     assert path.read_bytes() == VIDEO
     assert result.stderr.startswith(f"asking {server.url}\n")
     assert ["video", "vae_decoder", "2.50"] in [line.split() for line in result.stderr.splitlines()]
-    asked = {"prompt": "a red ball", "num_frames": 5, "size": "64x64", "num_inference_steps": 2, "seed": 7}
+    asked = {"prompt": "a red ball", "num_frames": 5, "size": "64x64", "num_inference_steps": 2, "seed": 7, "output_format": "mp4"}
     assert server.received[-1] == ("POST /v1/videos/sync", asked)
 
 

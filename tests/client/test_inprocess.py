@@ -75,10 +75,10 @@ def test_a_strength_out_of_range_is_named_as_it_was_given(png: bytes, strength: 
 
 
 def test_pictures_in_between_and_loras_and_other_fields_are_in_the_request(png: bytes) -> None:
-    settings = VideoSettings(keyframes=(Keyframe(png, 0), Keyframe(png, 16, 0.5)), loras={"canny": 0.5}, more={"sampler": "heun"})
+    settings = VideoSettings(keyframes=(Keyframe(png, 0), Keyframe(png, 16, 0.5)), loras={"distilled": 0.5}, more={"sampler": "heun"})
     asked = inprocess.understand("a red ball", settings, family=FAMILY)
     assert asked.request.pipeline == "keyframe_interpolation"
     draft = next(step.call for step in asked.plan.steps if step.name == "draft")
     assert isinstance(draft, Denoise)
     assert [(guide.frame, guide.strength) for guide in draft.guides] == [(16, 0.5)]
-    assert (draft.loras, draft.sampling.sampler) == ((LoraUse("canny", 0.5),), "heun")
+    assert (draft.loras, draft.sampling.sampler) == ((LoraUse("distilled", 0.5),), "heun")

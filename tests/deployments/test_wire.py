@@ -92,9 +92,18 @@ def test_keyframes_name_the_files_of_their_body() -> None:
     assert by_form.plan == by_json.plan and by_form.request.pipeline == "keyframe_interpolation"
 
 
+def test_what_is_null_is_not_there() -> None:
+    assert asked(reference_video=None, keyframes=None, input_reference=None).request.pipeline == "ti2vid_two_stages"
+
+
+def test_a_list_of_texts_in_a_form_is_texts() -> None:
+    request = asked_by_form(("num_frames", "65"), ("next_prompts[]", "123"), ("next_prompts[]", "[red] ball")).request
+    assert request.next_prompts == ("123", "[red] ball")
+
+
 def test_groups_and_lists_come_in_a_form_as_json_or_in_brackets() -> None:
-    by_json = asked(skip_guidance={"scale": 1.5, "blocks": [2, 3]}, sigmas=[1, 0.5, 0], loras=[{"name": "canny", "scale": 0.5}], seed=1)
-    loras = ("loras", '[{"name": "canny", "scale": 0.5}]')
+    by_json = asked(skip_guidance={"scale": 1.5, "blocks": [2, 3]}, sigmas=[1, 0.5, 0], loras=[{"name": "distilled", "scale": 0.5}], seed=1)
+    loras = ("loras", '[{"name": "distilled", "scale": 0.5}]')
     by_form = asked_by_form(("skip_guidance", '{"scale": 1.5, "blocks": [2, 3]}'), ("sigmas", "[1, 0.5, 0]"), loras, ("seed", "1"))
     by_brackets = asked_by_form(
         ("skip_guidance[scale]", "1.5"), ("skip_guidance[blocks]", "[2, 3]"), ("sigmas[]", "1"), ("sigmas[]", "0.5"), ("sigmas[]", "0"),
@@ -117,7 +126,7 @@ def test_the_model_may_name_the_pipeline() -> None:
     assert asked(model="miniature/ti2vid_one_stage").request.pipeline == "ti2vid_one_stage"
 
 
-REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
+REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "an empty prompt": ({"prompt": ""}, "prompt", "at least 1 character"),
     "a blank prompt": ({"prompt": " \t\u200b"}, "prompt", "describe what the video shows"),
     "a model that is no name": ({"model": 5}, "model", "must be a string, got 5; the models are miniature"),
@@ -160,6 +169,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "a keyframe's file that is not there": ({"keyframes": [{"frame": 4, "file": "a.png"}]}, "keyframes.0.file", "no file of this body"),
     "a keyframe that is no picture": ({"keyframes": [{"frame": 4, "image_url": data_url(b"text")}]}, "keyframes.0", "not a picture"),
+    "a thousand noise levels": ({"sigmas": [1] * 3000}, None, "more than 2000 values"),
     "a LoRA that is not there": ({"loras": [{"name": "noir"}]}, "loras", "there is canny, distilled"),
     "a LoRA's scale": ({"loras": [{"name": "canny", "scale": -3}]}, "loras.0.scale", "greater than or equal to -2"),
     "strength without a picture": ({"image_strength": 0.5}, "image_strength", "send input_reference too"),
@@ -192,6 +202,7 @@ FORMS: dict[str, tuple[tuple[str, str | bytes], str, str]] = {
     "a list that is cut": (("loras", '[{"name": "canny"}'), "loras", "is not JSON"),
     "a list of other things": (("loras", "[1]"), "loras.0", "got 1"),
     "a file that nobody named": (("portrait", b"x"), "portrait", "must be text, got a file"),
+    "a field and a list of it": (("prompt[]", "b"), "prompt", "given twice"),
     "a field given twice": (("prompt", "again"), "prompt", "given twice"),
     "a file for text": (("negative_prompt", b"x"), "negative_prompt", "must be text, got a file"),
     "an unknown field": (("colour", "red"), "colour", "the fields are"),

@@ -20,12 +20,12 @@ def write(folder: Path, name: str, *, width: int = 192, metadata: dict[str, str]
 
 def test_a_folder_s_loras_are_known_beside_those_of_the_weights(tmp_path: Path):
     write(tmp_path, "noir")
-    write(tmp_path, "follow", metadata={"control": "canny", "downscale": "2", "component": "refiner"})
+    write(tmp_path, "follow", metadata={"control": "canny", "downscale": "2"})
     family = make_family("miniature", loras=str(tmp_path))
     assert {"noir", "follow", "canny", "distilled"} <= family.loras.keys()
     noir, follow = family.lora("noir"), family.lora("follow")
     assert (noir.component, noir.control, noir.downscale) == ("denoiser", None, 1)
-    assert (follow.component, follow.control, follow.downscale) == ("refiner", "canny", 2)
+    assert (follow.component, follow.control, follow.downscale) == ("denoiser", "canny", 2)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,9 @@ def test_a_folder_s_loras_are_known_beside_those_of_the_weights(tmp_path: Path):
         ("deep", {"module": "attention_blocks.9.self_attention.qkv"}, "which this network has not"),
         ("theirs", {"metadata": {"family": "aiprod"}}, "made for family aiprod"),
         ("painter", {"metadata": {"component": "vae"}}, "it changes vae, which takes no LoRAs"),
+        ("seer", {"metadata": {"control": "aura"}}, "its control is aura; the controls are canny"),
+        ("late", {"metadata": {"control": "canny", "component": "refiner"}}, "only stage 1 looks at one"),
+        ("tiny", {"metadata": {"downscale": "x"}}, "its downscale is x; it must be 1, 2 or 4"),
     ],
 )
 def test_a_lora_of_another_family_is_refused_where_it_is_asked_for(name: str, file: dict[str, object], reason: str, tmp_path: Path):

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from aiprod_components.errors import CheckpointError
-from aiprod_components.models.lora import Lora, LoraFuser, LowRank, delta_shapes, inject, injected, metadata_of, read_lora, save_lora
+from aiprod_components.models.lora import Lora, LoraFuser, LowRank, check_header, inject, injected, metadata_of, read_lora, save_lora
 
 FORMATS = {
     "peft": ("base_model.model.{}.lora_A.weight", "base_model.model.{}.lora_B.weight"),
@@ -18,6 +18,9 @@ FORMATS = {
     "older diffusers": ("transformer.{}.lora.down.weight", "transformer.{}.lora.up.weight"),
     "single file": ("diffusion_model.{}.lora_down.weight", "diffusion_model.{}.lora_up.weight"),
 }
+
+
+PAIR = {"enter.lora_A.weight": torch.zeros(4, 6), "enter.lora_B.weight": torch.zeros(8, 4)}
 
 
 def a_network() -> nn.Module:
@@ -121,7 +124,7 @@ def test_injected_factors_change_nothing_at_first_train_alone_and_come_back_from
     trained = network["enter"](x)  # type: ignore[index]
     save_lora(injected(network, name="mine"), tmp_path / "mine.safetensors", metadata={"control": "canny"})
     assert metadata_of(tmp_path / "mine.safetensors")["control"] == "canny"
-    assert delta_shapes(tmp_path / "mine.safetensors") == {"enter": (8, 6), "mix": (8, 8, 3, 3, 3)}
+    assert check_header(tmp_path / "mine.safetensors") == {"enter": (8, 6), "mix": (8, 8, 3, 3, 3)}
     again = a_network()
     assert all(torch.equal(own[name], tensor) for name, tensor in again.state_dict().items())
     LoraFuser(again).fuse([(read_lora(tmp_path / "mine.safetensors"), 1.0)])
@@ -134,6 +137,11 @@ def test_injected_factors_change_nothing_at_first_train_alone_and_come_back_from
         ({"enter.weight": torch.zeros(2, 2)}, "no low-rank factor"),
         ({"enter.lora_A.weight": torch.zeros(4, 6)}, "do not fit each other"),
         ({"enter.lora_A.weight": torch.zeros(4, 6), "enter.lora_B.weight": torch.zeros(8, 3)}, "do not fit each other"),
+        ({"enter.lora_A.weight": torch.zeros(0, 6), "enter.lora_B.weight": torch.zeros(8, 0)}, "do not fit each other"),
+        ({"enter.lora_A.weight": torch.tensor(1.0), "enter.lora_B.weight": torch.zeros(8, 3)}, "do not fit each other"),
+        ({"mix.lora_A.weight": torch.zeros(4, 8, 3, 3, 3), "mix.lora_B.weight": torch.zeros(8, 4, 3, 3, 3)}, "do not fit each other"),
+        ({"enter.lora_A.weight": torch.full((4, 6), torch.nan), "enter.lora_B.weight": torch.zeros(8, 4)}, "not all finite"),
+        ({**PAIR, "enter.alpha": torch.zeros(3)}, "no readable alpha"),
         ({}, "holds no low-rank factors"),
     ],
 )
@@ -141,6 +149,30 @@ def test_a_file_that_is_no_lora_is_refused_by_name(tensors: dict[str, Tensor], r
     save_file(tensors, tmp_path / "odd.safetensors")
     with pytest.raises(CheckpointError, match=f"odd.safetensors.*{reason}"):
         read_lora(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.parametrize("config", ["{", "[1]", '{"lora_alpha": "much"}', '{"lora_alpha": [1]}'])
+def test_a_header_that_says_nonsense_of_alpha_is_refused_by_name(config: str, tmp_path: Path):
+    save_file(PAIR, tmp_path / "odd.safetensors", metadata={"lora_adapter_metadata": config})
+    with pytest.raises(CheckpointError, match=r"odd\.safetensors says no readable alpha|odd\.safetensors holds"):
+        read_lora(tmp_path / "odd.safetensors")
+
+
+def test_a_note_that_names_alpha_is_a_note(tmp_path: Path):
+    save_file(PAIR, tmp_path / "noted.safetensors", metadata={"note": "lora_alpha was 8"})
+    assert read_lora(tmp_path / "noted.safetensors").factors["enter"].strength == 1.0
+
+
+def test_what_stops_a_change_halfway_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch):
+    network = a_network()
+    own, fuser = weights_of(network), LoraFuser(network)
+    with monkeypatch.context() as broken:
+        whole = LowRank.delta
+        broken.setattr(LowRank, "delta", lambda pair: whole(pair) if pair.down.ndim == 2 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            fuser.fuse([(a_lora(), 1.0)])
+    fuser.fuse([])
+    assert all(torch.equal(tensor, own[name]) for name, tensor in network.state_dict().items())
 
 
 def test_half_a_file_is_refused_by_name(tmp_path: Path):

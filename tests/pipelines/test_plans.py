@@ -125,6 +125,13 @@ def test_a_draft_may_be_of_other_sizes(upscale: float, side: int, draft: int, ne
     assert calls["doubled"].network == f"upsampler_{network}"
 
 
+def test_a_draft_that_is_larger_than_the_family_makes_is_refused():
+    family = make_family("aiprod", weights="random")
+    request = parse_request({"prompt": "a ball", "upscale": 0.75, "height": 1056, "width": 1920, "num_frames": 5}, family=family)
+    with pytest.raises(InvalidRequestError, match=r"upscale 0\.75 makes a draft that cannot be: width must be"):
+        request.plan(family)
+
+
 def test_frames_between_frames_are_made_of_the_finished_latents_of_every_chunk():
     family = make_family("aiprod", weights="random")
     record = {"prompt": "a ball", "num_frames": 113, "height": 64, "width": 64, "frame_rate": 24, "double_frame_rate": True}
@@ -259,6 +266,8 @@ def test_the_same_request_gives_the_same_plan():
         ({"loras": [{"name": "noir"}]}, "loras", "there is canny, distilled"),
         ({"loras": [{"name": "distilled", "scale": 3}]}, "loras.0.scale", "less than or equal to 2"),
         ({"loras": [{"name": "distilled"}, {"name": "distilled"}]}, "loras", "twice"),
+        ({"loras": [{"name": "distilled"}], "pipeline": "distilled"}, "loras", "this pipeline's own"),
+        ({"loras": [{"name": "canny"}]}, "loras", "with a reference_video instead"),
         ({"pipeline": "keyframe_interpolation"}, "keyframes", "required"),
         ({"keyframes": []}, "keyframes", "at least 1"),
         ({"keyframes": [{"picture": PICTURE, "frame": 33}]}, "keyframes", "0 to 32 in a video of 33 frames, got 33"),
@@ -277,7 +286,7 @@ def test_the_same_request_gives_the_same_plan():
         ({**NEEDED["ic_lora"], "control": "depth"}, "control", "there is canny"),
         ({**NEEDED["ic_lora"], "control": "distilled"}, "control", "there is canny"),
         ({**NEEDED["ic_lora"], "control_scale": 9}, "control_scale", "less than or equal to 2"),
-        ({**NEEDED["ic_lora"], "loras": [{"name": "canny"}]}, "loras", "say control_scale"),
+        ({**NEEDED["ic_lora"], "loras": [{"name": "canny"}]}, "loras", "with a reference_video instead"),
         ({**NEEDED["ic_lora"], "pipeline": "ti2vid_two_stages"}, "reference_video", "not a field of this pipeline"),
     ],
 )

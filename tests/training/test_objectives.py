@@ -12,12 +12,16 @@ import yaml
 from einops import rearrange
 
 from aiprod_components.families.miniature import SHIPPED_WEIGHTS, make_miniature
+from aiprod_components.miniature.world import BACKGROUNDS, SceneMix
 from aiprod_components.models.backbone import Context, Tokens
 from aiprod_components.models.lora import read_lora
+from aiprod_components.training.dataset import scenes_of
 from aiprod_components.training.objectives import COMPONENTS
 from aiprod_components.training.objectives.distillation import DistillationObjective
 from aiprod_components.training.objectives.flow import FlowObjective
 from aiprod_components.training.trainer import Trainer
+from aiprod_components.training.trajectories import TrajectorySet
+from aiprod_components.values import VideoShape
 
 RECIPES = Path(__file__).parents[2] / "aiprod_components" / "training" / "recipes"
 # Three latent frames: with two, oneDNN's bfloat16 gradient of a padded 3x3x3 kernel is garbage (docs/decisions.md, 24).
@@ -61,6 +65,28 @@ def test_a_recipe_trains_and_writes_weights_that_load(name: str, weights: Path, 
     Trainer(objective_class(recipe, output=weights), recipe, folder=tmp_path / "run").run()
     assert target.read_bytes() != before
     assert make_miniature(weights=str(weights)).load(recipe.component) is not None
+
+
+def test_which_trajectories_are_pinned_has_nothing_to_do_with_their_scenes():
+    wanted = TrajectorySet(400, VideoShape(9, 32, 32, 16.0), SceneMix(), 2, 2, english_share=1.0, pinned_share=0.5)
+    pinned = {row for row in range(400) if wanted.pinned(row)}
+    backgrounds = [scene.background for scene in scenes_of(range(400), mix=SceneMix())]
+    for name in BACKGROUNDS:
+        rows = {row for row, background in enumerate(backgrounds) if background == name}
+        assert 0.3 < len(rows & pinned) / len(rows) < 0.7
+
+
+def test_a_smaller_reference_covers_the_same_view(weights: Path, tmp_path: Path):
+    recipe, _ = small_recipe("canny", cache=tmp_path / "cache")
+    smaller = recipe.model_copy(update={"control": recipe.control.model_copy(update={"downscale": 2})})
+    whole, half = (FlowObjective(each, output=weights) for each in (recipe, smaller))
+    batch = whole.source.draw(random.Random(0))
+    full, small = whole._reference(batch), half._reference(batch)
+    assert full is not None and small is not None
+    assert (full.values.shape[1], small.values.shape[1]) == (3 * 4, 3 * 1)
+    assert full.positions[0, :4, 1:].mean(dim=0).tolist() == small.positions[0, :1, 1:].mean(dim=0).tolist() == [16.0, 16.0]
+    half.finish(half.model)
+    assert make_miniature(weights=str(weights)).loras["canny"].downscale == 2
 
 
 @pytest.mark.parametrize("name", LORAS)
@@ -142,10 +168,10 @@ def test_a_refiner_learns_from_where_a_draft_is_noised_to(weights: Path, tmp_pat
     objective = FlowObjective(recipe, output=weights)
     batch = objective.source.draw(random.Random(0))
     first = objective._first_sigmas(3, torch.Generator().manual_seed(0))
-    noise = objective._noise(batch, torch.Generator().manual_seed(1), first=first)
+    plain = torch.randn(batch.latents.shape, generator=torch.Generator().manual_seed(1))
+    noise = objective._noise(batch, plain, torch.Generator().manual_seed(2), first=first)
     assert objective.drafts is not None
     half = objective.drafts.caches[batch.kind].latents[batch.rows].float()
     draft = make_miniature(weights=str(weights)).load("upsampler")(half)
-    plain = torch.randn(noise.shape, generator=torch.Generator().manual_seed(1))
     assert (first >= 0.25).all() and (first <= 0.75).all()
     torch.testing.assert_close((1 - first) * batch.latents + first * noise, (1 - first) * draft + first * plain, rtol=1e-3, atol=1e-3)

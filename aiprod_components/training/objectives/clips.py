@@ -87,15 +87,16 @@ class ClipSource:
         """The same clips at half their size."""
         return self._open(ClipSet(kind.size // 2, kind.num_frames, kind.half, kind.mix))
 
-    def controls(self, kind: CachedClips, control: str) -> LatentCache:
+    def controls(self, kind: CachedClips, control: str, *, downscale: int) -> LatentCache:
         """What a control sees in the clips of a kind. Made when it is first asked for: ask before training, which runs under autocast."""
-        return self._open(ClipSet(kind.size, kind.num_frames, kind.count, kind.mix, control=control))
+        return self._open(ClipSet(kind.size // downscale, kind.num_frames, kind.count, kind.mix, control=control))
 
-    def controlled(self, batch: Batch, *, control: str, vae: VideoVAE) -> Float[Tensor, "B C T H W"]:
+    def controlled(self, batch: Batch, *, control: str, downscale: int, vae: VideoVAE) -> Float[Tensor, "B C T H W"]:
         """What a control sees in the batch's clips, encoded: from a cache, but for clips that are in none."""
+        kind = batch.kind
         if batch.rows[0] < FIRST_HELD_OUT_SEED:
-            return self.controls(batch.kind, control).latents[batch.rows, :, : batch.latents.shape[2]].float()
-        frames = clips_of(batch.scenes, num_frames=batch.kind.num_frames, size=batch.kind.size)
+            return self.controls(kind, control, downscale=downscale).latents[batch.rows, :, : batch.latents.shape[2]].float()
+        frames = clips_of(batch.scenes, num_frames=kind.num_frames, size=kind.size // downscale)
         with torch.inference_mode():
             return vae.encode(to_unit(CONTROLS[control](frames)).to(self.device)).cpu().clone()
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Float
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from aiprod_components.diffusion.conditioning import Appended, add_noise
+from aiprod_components.diffusion.positions import guide_positions
 from aiprod_components.models.backbone import BackboneConfig, HybridBackbone, Tokens
 from aiprod_components.models.checkpoint import load_model, save_model
 from aiprod_components.models.lora import inject, injected, save_lora
@@ -28,6 +29,7 @@ from aiprod_components.models.upsampler import LatentUpsampler, UpsamplerConfig
 from aiprod_components.training.config import BaseRecipe, Strict
 from aiprod_components.training.dataset import step_rng
 from aiprod_components.training.objectives.clips import (
+    GRID,
     Batch,
     CachedClips,
     Captions,
@@ -70,6 +72,7 @@ class Control(Strict):
     """An in-context LoRA: the network stays as it is, and low-rank factors learn to follow what the control sees in the clip itself."""
 
     name: str  # of media.controls
+    downscale: PositiveInt = 1  # how much smaller than the clip its reference is
     rank: PositiveInt
     modules: str  # a pattern: the modules whose weights get factors
 
@@ -115,7 +118,7 @@ class FlowObjective:
         self.source = ClipSource(recipe.clips, cache=recipe.cache, weights=output, device=recipe.device)
         if recipe.control is not None:
             for kind in recipe.clips:
-                self.source.controls(kind, recipe.control.name)
+                self.source.controls(kind, recipe.control.name, downscale=recipe.control.downscale)
         self.teller = Teller(recipe.captions, weights=output, device=self.device)
         self.vae = load_vae(output, device=self.device)
         self.drafts = None if recipe.drafts is None else _DraftMaker(recipe.drafts, self.source)
@@ -126,8 +129,11 @@ class FlowObjective:
         batch = self.source.draw(rng)
         generator = torch.Generator().manual_seed(rng.getrandbits(62))
         first = self._first_sigmas(len(batch.latents), generator)
-        noise = self._noise(batch, generator, first=first)
+        plain = torch.randn(batch.latents.shape, generator=generator)
         levels = self._levels(batch, rng, generator, first=first)
+        # What is pinned in part starts from what it is pinned to, not from the draft.
+        given_in_part = levels < levels.amax(dim=(2, 3, 4), keepdim=True)
+        noise = torch.where(given_in_part, plain, self._noise(batch, plain, generator, first=first))
         return {"loss": self._error(self.model, batch, noise=noise, levels=levels, appended=self._beside(batch, rng), rng=rng)}
 
     def held_out(self, model: nn.Module) -> dict[str, Tensor]:
@@ -156,6 +162,7 @@ class FlowObjective:
         else:
             file = self.output / "loras" / f"{recipe.component}.safetensors"
             metadata = {"family": "miniature", "component": str(recipe.start_from), "control": recipe.control.name}
+            metadata["downscale"] = str(recipe.control.downscale)
             save_lora(injected(model, name=recipe.component), file, metadata=metadata)
 
     def _error(
@@ -169,11 +176,13 @@ class FlowObjective:
         free = (rearrange(levels, "b 1 t h w -> b (t h w)") > 0).to(self.device)
         return ((velocity.float() - target).square().mean(dim=-1) * free).sum() / free.sum()
 
-    def _noise(self, batch: Batch, generator: torch.Generator, *, first: Float[Tensor, "B 1 1 1 1"]) -> Float[Tensor, "B C T H W"]:
-        noise = torch.randn(batch.latents.shape, generator=generator)
+    def _noise(
+        self, batch: Batch, plain: Float[Tensor, "B C T H W"], generator: torch.Generator, *, first: Float[Tensor, "B 1 1 1 1"]
+    ) -> Float[Tensor, "B C T H W"]:
+        """The noise with the draft's error in it, where there are drafts."""
         if self.drafts is None:
-            return noise
-        return noise + (1 - first) / first * (self.drafts.of(batch, generator=generator) - batch.latents)
+            return plain
+        return plain + (1 - first) / first * (self.drafts.of(batch, generator=generator) - batch.latents)
 
     def _first_sigmas(self, count: int, generator: torch.Generator) -> Float[Tensor, "B 1 1 1 1"]:
         if self.recipe.drafts is None:
@@ -201,12 +210,15 @@ class FlowObjective:
         return self._stills(batch, rng) if self.recipe.control is None else self._reference(batch)
 
     def _reference(self, batch: Batch) -> Appended | None:
-        """What the control sees in the clips, clean and in the same places."""
-        if self.recipe.control is None:
+        """What the control sees in the clips, clean and in the same places; smaller, it covers the same view."""
+        control, video = self.recipe.control, batch.kind.video
+        if control is None:
             return None
-        latents = self.source.controlled(batch, control=self.recipe.control.name, vae=self.vae)
+        latents = self.source.controlled(batch, control=control.name, downscale=control.downscale, vae=self.vae)
         values = rearrange(latents, "b c t h w -> b (t h w) c")
-        return Appended(values, positions_of(batch), torch.zeros(values.shape[:2]))
+        size = replace(video, height=video.height // control.downscale, width=video.width // control.downscale)
+        positions = guide_positions(size, video=video, frame=0, grid=GRID)
+        return Appended(values, repeat(positions, "n c -> b n c", b=len(values)), torch.zeros(values.shape[:2]))
 
     def _stills(self, batch: Batch, rng: random.Random) -> Appended | None:
         """Pictures of frames after the first; mostly clean, or all with some noise of their own."""
