@@ -135,7 +135,7 @@ class Modulation(nn.Module):
         return (time + self.table).unbind(dim=2)
 
 
-class _Read(NamedTuple):
+class Text(NamedTuple):
     """The prompt at the backbone's width."""
 
     text: Float[Tensor, "B S W"]
@@ -151,11 +151,11 @@ class AttentionBlock(nn.Module):
         self.cross_attention = CrossAttention(config.width, config.heads)
         self.feed_forward = FeedForward(config.width, config.feed_forward)
 
-    def forward(self, x: Tensor, time: Tensor, turn: tuple[Tensor, Tensor], context: _Read, kept: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, turn: tuple[Tensor, Tensor], prompt: Text, kept: Tensor | None) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(time)
         gathered = gate1 * self.self_attention(plain_norm(x) * (1 + scale1) + shift1, turn)
         h = x + (gathered if kept is None else gathered * kept[:, None, None])
-        h = h + self.cross_attention(h, context.text, context.mask)
+        h = h + self.cross_attention(h, prompt.text, prompt.mask)
         h = h + gate2 * self.feed_forward(plain_norm(h) * (1 + scale2) + shift2)
         return self.skip * x + (h - x)
 
@@ -232,10 +232,10 @@ class HybridBackbone(nn.Module):
         """`kept_self_attention` weighs each attention block's self-attention, row by row; without it all of it counts."""
         embedded, time = self.time(tokens.sigmas, context.size)
         turn = self.rotary(tokens.positions)
-        read = _Read(self.text(context.prompt_embeds), context.mask)
+        prompt = Text(self.text(context.prompt_embeds), context.mask)
         x = self.enter(tokens.values)
         for index, block in enumerate(self.attention_blocks):
-            x = block(x, time, turn, read, None if kept_self_attention is None else kept_self_attention[:, index])
+            x = block(x, time, turn, prompt, None if kept_self_attention is None else kept_self_attention[:, index])
         for block in self.convolution_blocks:
             x = block(x, time, tokens.grid)
         t, h, w = tokens.grid

@@ -112,7 +112,7 @@ def _keyframes(f: dict[str, Any]) -> str:
                 f"{f['psnr_at_keyframes']:.2f} dB",
                 f"{f['lowest_at_a_keyframe']:.2f} dB",
                 f"{f['psnr_between']:.2f} dB",
-                str(f["largest_step"]),
+                f"{f['largest_step']:.2f}",
             ]
         ],
     )
@@ -135,7 +135,7 @@ def _chained(f: dict[str, Any]) -> str:
         f"Videos of {f['frames']} frames in three chunks: what changes from frame to frame at the two joins, and elsewhere.\n\n"
         + _table(
             ["clips", "both joins below the video's largest other step", "largest join / the video's median step, median"],
-            [[str(f["clips"]), _percent(f["joins_within_range"]), str(f["step_at_joins"])]],
+            [[str(f["clips"]), _percent(f["joins_within_range"]), f"{f['step_at_joins']:.2f}"]],
         )
     )
 

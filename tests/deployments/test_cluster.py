@@ -130,7 +130,7 @@ def test_bad_inputs_are_refused_by_name_and_harm_nobody(http: httpx.Client) -> N
 
 
 def test_a_body_beyond_the_limit_is_refused(http: httpx.Client) -> None:
-    answer = http.post("/v1/videos/sync", content=b" " * 29_000_000, headers={"content-type": "application/json"})
+    answer = http.post("/v1/videos/sync", content=b" " * 36_000_000, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
 
 

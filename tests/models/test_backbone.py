@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from aiprod_components.models.backbone import BackboneConfig, Context, HybridBackbone, Tokens
+from aiprod_components.models.backbone import BackboneConfig, Context, HybridBackbone, Text, Tokens
 
 CONFIG = BackboneConfig(latent_channels=4, width=48, heads=4, attention_blocks=2, convolution_blocks=1, text_width=16)
 GRID = (2, 3, 4)
@@ -81,7 +81,7 @@ def test_the_skip_around_a_block_is_weighted(backbone: HybridBackbone):
         torch.nn.init.zeros_(parameter)
     x = torch.randn(1, 4, 48)
     turn = backbone.rotary(torch.rand(1, 4, 3))
-    out = block(x, torch.zeros(1, 4, 6, 48), turn, torch.zeros(1, 2, 48), torch.ones(1, 2, dtype=torch.bool))
+    out = block(x, torch.zeros(1, 4, 6, 48), turn, Text(torch.zeros(1, 2, 48), torch.ones(1, 2, dtype=torch.bool)), None)
     torch.testing.assert_close(out, 0.9 * x)
 
 
