@@ -11,6 +11,7 @@ from aiprod_components.media.encode import encode_mp4
 from aiprod_components.values import Footage, Frames, Picture
 
 NUM_FRAMES, SIDE = 9, 64
+FIXED_STEPS = ("distilled", "ic_lora")
 
 
 def picture(width: int = 40, height: int = 30) -> bytes:
@@ -55,6 +56,6 @@ def needed_in_process(pipeline: str) -> dict[str, Any]:
 
 def body_for(pipeline: str, **fields: Any) -> dict[str, Any]:
     """Small, with the fewest steps that the pipeline can be asked for."""
-    steps = {} if pipeline == "distilled" else {"num_inference_steps": 2}
+    steps = {} if pipeline in FIXED_STEPS else {"num_inference_steps": 2}
     size = {"num_frames": NUM_FRAMES, "size": f"{SIDE}x{SIDE}"}
     return {"prompt": "a red ball", "pipeline": pipeline, "seed": 3, **size, **steps, **needed_by(pipeline), **fields}

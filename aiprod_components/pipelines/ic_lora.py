@@ -9,14 +9,14 @@ from aiprod_components.calls import EncodeFootage, Guide, LoraUse
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.families.base import Family
 from aiprod_components.media.footage import check_aspect, check_length
-from aiprod_components.pipelines.base import GuidedRequest
-from aiprod_components.pipelines.chunks import Given, Place, Recorder, Stage1, first_frame
+from aiprod_components.pipelines.base import VideoRequest
+from aiprod_components.pipelines.chunks import Given, Place, Recorder, distilled_stage1, first_frame
 from aiprod_components.pipelines.fields import UPSCALE, UPSCALES, Reference, Upscale
 from aiprod_components.plan import PlanBuilder
 
 
-class ICLora(GuidedRequest, frozen=True):
-    """Video to video by an in-context LoRA: stage 1 looks at a reference video, of which the control says what counts."""
+class ICLora(VideoRequest, frozen=True):
+    """Video to video by an in-context LoRA: 8 predefined steps that look at a reference video, of which the control says what counts."""
 
     pipeline: Literal["ic_lora"] = "ic_lora"
     upscale: Upscale = UPSCALE
@@ -55,6 +55,6 @@ class ICLora(GuidedRequest, frozen=True):
             guide = Guide(steps.add(chunk.name("reference"), encode), size, 0, self.reference_video.strength)
             return replace(first(steps, place), guides=(guide,))
 
-        loras = (LoraUse(self.control, self.control_scale), *self.loras_of("denoiser", family))
-        stage1 = Stage1(self.sampling_of(family), loras, give)
+        stage1 = distilled_stage1(self, family, give=give)
+        stage1 = replace(stage1, loras=(*stage1.loras, LoraUse(self.control, self.control_scale)))
         Recorder(self, steps, family).two_stages(stage1, upscale=self.upscale, give_again=first)

@@ -90,7 +90,8 @@ def test_a_reference_guides_stage_one_alone_and_a_first_frame_is_pinned_beside_i
     (guide,) = calls["draft"].guides
     assert (guide.video.num_frames, guide.video.height, guide.frame, guide.strength) == (33, 64, 0, 1.0)
     assert calls["reference"].control == "canny"
-    assert calls["draft"].loras == (LoraUse("canny", 1.0),)
+    assert calls["draft"].loras == (LoraUse("distilled", 1.0), LoraUse("canny", 1.0))
+    assert calls["draft"].sampling.network_calls == 8
     assert [len(calls[name].pins) for name in ("draft", "refined")] == [1, 1]
     assert calls["refined"].guides == ()
 

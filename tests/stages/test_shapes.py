@@ -13,7 +13,7 @@ from aiprod_components.local import LocalStages, run_plan
 from aiprod_components.media.decode import decode_video
 from aiprod_components.pipelines import PIPELINES, parse_request
 from aiprod_components.values import Latents, Picture, Video
-from tests.bodies import NUM_FRAMES, needed_in_process, picture
+from tests.bodies import FIXED_STEPS, NUM_FRAMES, needed_in_process, picture
 
 FAMILY = make_family("miniature")
 STAGES = LocalStages(FAMILY, device=torch.device("cpu"))
@@ -37,7 +37,7 @@ def test_every_pipeline_runs_with_its_shapes_checked(pipeline: str, strength: fl
     needed = needed_in_process(pipeline)
     if pipeline == "keyframe_interpolation" and image is not None:
         needed = {"keyframes": needed["keyframes"][1:]}  # frame 0 is the first frame's
-    steps = {} if pipeline == "distilled" else {"num_inference_steps": 2}
+    steps = {} if pipeline in FIXED_STEPS else {"num_inference_steps": 2}
     asked = {"prompt": "a red ball", "num_frames": NUM_FRAMES, "height": 64, "width": 64, "seed": 1, "image": image, **steps, **needed}
     video = run_plan(parse_request({"pipeline": pipeline, **asked}, family=FAMILY).plan(FAMILY), stages=STAGES)
     assert isinstance(video, Video)
