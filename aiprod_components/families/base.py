@@ -1,6 +1,5 @@
 """a family: component configs, latent grid, limits, sampling defaults and where the weights are"""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,10 +48,10 @@ class Chaining:
     window: int
     overlap: int
 
-    def count(self, num_frames: int, grid: LatentGrid) -> int:
-        """The chunks of a video of so many frames."""
-        new = self.window - grid.frames_in(self.overlap)
-        return max(math.ceil((num_frames - self.window) / new), 0) + 1
+    def starts(self, num_frames: int, grid: LatentGrid) -> range:
+        """The first frame of every chunk; there are as few as cover the video."""
+        overlap = grid.frames_in(self.overlap)
+        return range(0, max(num_frames - overlap, 1), self.window - overlap)
 
 
 @dataclass(frozen=True)

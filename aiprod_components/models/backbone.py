@@ -14,6 +14,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from aiprod_components.diffusion.conditioning import Appended
 from aiprod_components.kernels.attention import attention
 
 
@@ -48,6 +49,30 @@ class Tokens:
 
     def to(self, device: torch.device) -> "Tokens":
         return replace(self, values=self.values.to(device), sigmas=self.sigmas.to(device), positions=self.positions.to(device))
+
+
+def tokens_of(
+    latents: Float[Tensor, "B C T H W"],
+    *,
+    levels: Float[Tensor, "B 1 T H W"],
+    positions: Float[Tensor, "N 3"],
+    guides: Appended | None = None,
+) -> Tokens:
+    """Latents, each position at its noise level and place, and beside the grid the guides, whose `freedom` is their noise level."""
+    tokens = Tokens(
+        values=rearrange(latents, "b c t h w -> b (t h w) c"),
+        sigmas=rearrange(levels, "b 1 t h w -> b (t h w)"),
+        positions=positions.expand(len(latents), -1, -1),
+        grid=(latents.shape[2], latents.shape[3], latents.shape[4]),
+    )
+    if guides is None:
+        return tokens
+    return replace(
+        tokens,
+        values=torch.cat([tokens.values, guides.values], dim=1),
+        sigmas=torch.cat([tokens.sigmas, guides.freedom], dim=1),
+        positions=torch.cat([tokens.positions, guides.positions], dim=1),
+    )
 
 
 @dataclass(frozen=True)

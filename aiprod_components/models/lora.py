@@ -36,6 +36,11 @@ class LowRank:
     up: Float[Tensor, "o r *ones"]
     strength: float  # alpha / rank
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the weight that they change."""
+        return (len(self.up), *self.down.shape[1:])
+
     def delta(self) -> Float[Tensor, "o *rest"]:
         up, down = self.up.float().flatten(start_dim=1), self.down.float()
         return self.strength * (up @ down.flatten(start_dim=1)).unflatten(1, down.shape[1:])
@@ -139,9 +144,14 @@ def misfit(lora_shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, tup
     return None
 
 
+def changeable(model: nn.Module) -> dict[str, nn.Linear | nn.Conv3d]:
+    """Every module whose weight a LoRA may change."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv3d)}
+
+
 def weight_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Of every module whose weight a LoRA may change."""
-    return {name: tuple(module.weight.shape) for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv3d)}
+    return {name: tuple(module.weight.shape) for name, module in changeable(model).items()}
 
 
 class LoraFuser:
@@ -151,8 +161,8 @@ class LoraFuser:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._modules = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv3d)}
+        self._modules = changeable(model)
+        self._shapes = weight_shapes(model)
         self._originals: dict[str, Tensor] = {}
         self._fused: tuple[tuple[str, float], ...] | None = ()
 
@@ -165,10 +175,8 @@ class LoraFuser:
         chosen = tuple((lora.name, scale) for lora, scale in loras)
         if chosen == self._fused:
             return
-        own = weight_shapes(self._model)
         for lora, _ in loras:
-            shapes = {name: (len(pair.up), *pair.down.shape[1:]) for name, pair in lora.factors.items()}
-            if fault := misfit(shapes, own):
+            if fault := misfit({name: pair.shape for name, pair in lora.factors.items()}, self._shapes):
                 raise CheckpointError(f"lora {lora.name} belongs to another network: {fault}")
         self._fused = None  # until all is written: whatever stops this, the next call begins with the own weights
         for name, original in self._originals.items():
@@ -197,9 +205,9 @@ class Injected(nn.Module):
 def inject(model: nn.Module, *, rank: int, modules: str) -> None:
     """Freezes a network and puts trainable low-rank factors on the weights of modules whose name matches the pattern `modules`."""
     model.requires_grad_(False)
-    for name in [name for name in weight_shapes(model) if re.search(modules, name)]:
-        module = model.get_submodule(name)
-        parametrize.register_parametrization(module, "weight", Injected(_weight_of(module), rank=rank))
+    for name, module in changeable(model).items():
+        if re.search(modules, name):
+            parametrize.register_parametrization(module, "weight", Injected(module.weight, rank=rank))
 
 
 def injected(model: nn.Module, *, name: str) -> Lora:
@@ -211,9 +219,3 @@ def injected(model: nn.Module, *, name: str) -> Lora:
             ones = (1,) * (module.down.ndim - 2)
             found[owner] = LowRank(module.down.detach(), module.up.detach().reshape(*module.up.shape, *ones), 1.0)
     return Lora(name, found)
-
-
-def _weight_of(module: nn.Module) -> Tensor:
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight

@@ -79,7 +79,7 @@ class VideoRequest(BaseModel, frozen=True):
         _check_text(self.prompt, family=family, field="prompt")
         for text in self.next_prompts:
             _check_text(text, family=family, field="next_prompts")
-        chunks = family.chaining.count(self.num_frames, family.grid)
+        chunks = len(family.chaining.starts(self.num_frames, family.grid))
         if len(self.next_prompts) > chunks - 1:
             raise InvalidRequestError(
                 f"next_prompts must be at most {chunks - 1} for {self.num_frames} frames, which are {chunks} chunks, "
@@ -124,7 +124,7 @@ class VideoRequest(BaseModel, frozen=True):
 
     def encode_prompts(self, steps: PlanBuilder, family: Family) -> list[Ref[PromptEmbeds]]:
         """The prompt of every chunk: `prompt`, then `next_prompts` in turn, the last of them to the end."""
-        texts = self._texts(steps, count=family.chaining.count(self.num_frames, family.grid))
+        texts = self._texts(steps, count=len(family.chaining.starts(self.num_frames, family.grid)))
         encoded: dict[Input[str], Ref[PromptEmbeds]] = {}
         for text in texts:
             if text not in encoded:

@@ -92,14 +92,11 @@ def distilled_stage1(request: VideoRequest, family: Family, *, give: Giver) -> S
 
 def chunks_of(video: VideoShape, family: Family) -> list[Chunk]:
     """As few as cover the video; each but the first begins with `overlap` frames of the one before."""
-    overlap = family.grid.frames_in(family.chaining.overlap)
-    chunks: list[Chunk] = []
-    start = 0
-    while not chunks or chunks[-1].start + chunks[-1].video.num_frames < video.num_frames:
-        length = min(family.chaining.window, video.num_frames - start)
-        chunks.append(Chunk(len(chunks), start, replace(video, num_frames=length)))
-        start += length - overlap
-    return chunks
+    window = family.chaining.window
+    return [
+        Chunk(index, start, replace(video, num_frames=min(window, video.num_frames - start)))
+        for index, start in enumerate(family.chaining.starts(video.num_frames, family.grid))
+    ]
 
 
 def first_frame(request: VideoRequest) -> Giver:

@@ -21,7 +21,7 @@ from aiprod_components.diffusion.perturbations import Perturbation, kept_self_at
 from aiprod_components.diffusion.positions import grid_positions
 from aiprod_components.diffusion.samplers import Point, Query
 from aiprod_components.families.base import Family
-from aiprod_components.models.backbone import Context, HybridBackbone, Tokens
+from aiprod_components.models.backbone import Context, HybridBackbone, tokens_of
 from aiprod_components.models.lora import Lora, LoraFuser, read_lora
 from aiprod_components.stages.base import Progress, run_steps
 from aiprod_components.stages.flow_state import FlowState, start_flow
@@ -46,7 +46,7 @@ class FlowStage:
 
     @torch.inference_mode()
     def step(self, states: Sequence[FlowState]) -> list[FlowState]:
-        """One sampler step for every state; all have the same `batch_key`."""
+        """One sampler step for every state; all have one video shape, as many guide tokens, and the same LoRAs."""
         self._fuser.fuse([(self._lora(use.name), use.scale) for use in states[0].loras])
         walks = [_Walk(state) for state in states]
         while asking := [walk for walk in walks if walk.query is not None]:
@@ -134,12 +134,15 @@ class _Network:
 
     def predict(self, rows: Sequence[_Row], *, video: VideoShape) -> list[Float[Tensor, "1 C T H W"]]:
         _, t, h, w = self._grid.shape_of(video)
-        positions = grid_positions(video, grid=self._grid).to(self._device)
-        tokens = Tokens(
-            values=torch.cat([torch.cat([rearrange(row.x, "1 c t h w -> 1 (t h w) c"), row.guides.values], dim=1) for row in rows]),
-            sigmas=torch.cat([torch.cat([rearrange(row.levels, "1 1 t h w -> 1 (t h w)"), row.guides.freedom], dim=1) for row in rows]),
-            positions=torch.cat([torch.cat([positions[None], row.guides.positions], dim=1) for row in rows]),
-            grid=(t, h, w),
+        tokens = tokens_of(
+            torch.cat([row.x for row in rows]),
+            levels=torch.cat([row.levels for row in rows]),
+            positions=grid_positions(video, grid=self._grid).to(self._device),
+            guides=Appended(
+                torch.cat([row.guides.values for row in rows]),
+                torch.cat([row.guides.positions for row in rows]),
+                torch.cat([row.guides.freedom for row in rows]),
+            ),
         )
         velocity = self._backbone(tokens, self._context(rows, video=video), self._kept(rows))
         return list(rearrange(velocity, "b (t h w) c -> b c t h w", t=t, h=h, w=w).split(1))

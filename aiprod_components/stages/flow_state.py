@@ -42,11 +42,6 @@ class FlowState:
         """The noise level that the next step starts from."""
         return self.sampling.sigmas[self.done]
 
-    @property
-    def batch_key(self) -> tuple[VideoShape, int, tuple[LoraUse, ...]]:
-        """States that agree in this can share a batch."""
-        return self.video, self.guides.values.shape[1], self.loras
-
     def levels(self, step: int) -> Float[Tensor, "1 1 T H W"]:
         """The noise level of every position at the boundary before `step`."""
         return self.conditioning.freedom * self.sampling.sigmas[step]

@@ -59,14 +59,19 @@ def open_cache(folder: Path, clips: ClipSet, *, weights: Path, device: str) -> L
     """
     file = folder / f"{clips.name}_{_digest(weights / 'vae.safetensors', clips.mix)}.safetensors"
     if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         vae = load_model(VideoVAE, VideoVAEConfig, weights / "vae").to(device).to(memory_format=torch.channels_last_3d)  # pyright: ignore[reportCallIssue]  # missing in torch's stubs
         starts = range(0, clips.count, CHUNK)
         chunks = [_encode(vae, list(range(start, min(start + CHUNK, clips.count))), clips=clips, device=device) for start in starts]
-        partial = file.with_suffix(".partial")  # an interrupted run leaves nothing that looks whole
-        save_file({"latents": torch.cat(chunks)}, partial)
-        partial.replace(file)
+        save_whole({"latents": torch.cat(chunks)}, file)
     return LatentCache(load_file(file)["latents"], clips.mix)
+
+
+def save_whole(tensors: dict[str, Tensor], file: Path) -> None:
+    """An interrupted run leaves nothing that looks whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    save_file(tensors, partial)
+    partial.replace(file)
 
 
 def _digest(vae: Path, mix: SceneMix) -> str:

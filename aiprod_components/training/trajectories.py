@@ -7,24 +7,27 @@ of one seed: its scene's caption, its noise, and whether its first latent frame 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from aiprod_components.calls import Denoise, Guidance, Pin, Sampling
+from aiprod_components.calls import Denoise, EncodePrompt, Guidance, Pin, Sampling
 from aiprod_components.diffusion.schedulers import shifted_flow
 from aiprod_components.families.base import Family
+from aiprod_components.local import Silent
 from aiprod_components.media.frames import to_unit
 from aiprod_components.miniature.captions import LANGUAGES, write_caption
 from aiprod_components.miniature.world import SceneMix
-from aiprod_components.models.text_encoder import TextEncoder, make_tokenizer
 from aiprod_components.models.video_vae import VideoVAE
 from aiprod_components.stages.denoiser import Denoiser
 from aiprod_components.stages.flow_state import FlowState
+from aiprod_components.stages.text_encoder import TextEncoding
 from aiprod_components.training.dataset import clips_of, scenes_of, step_rng
-from aiprod_components.values import Latents, PromptEmbeds, VideoShape
+from aiprod_components.training.latent_cache import save_whole
+from aiprod_components.values import Latents, VideoShape
 
 BATCH = 16
 
@@ -78,33 +81,23 @@ def open_trajectories(folder: Path, wanted: TrajectorySet, *, family: Family, de
     if not file.is_file():
         teacher = _Teacher(wanted, family=family, device=device)
         parts = [teacher.part(start, folder / f"{name}_{start}.part") for start in range(0, wanted.count, BATCH)]
-        _save({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, file)
+        save_whole({key: torch.cat([part[key] for part in parts]) for key in parts[0]}, file)
         for part in folder.glob(f"{name}_*.part"):
             part.unlink()
     tensors = load_file(file)
     return Trajectories(tensors["latents"], tensors["pinned"].bool())
 
 
-def _save(tensors: dict[str, Tensor], file: Path) -> None:
-    """An interrupted run leaves nothing that looks whole."""
-    partial = file.with_suffix(".partial")
-    save_file(tensors, partial)
-    partial.replace(file)
-
-
 class _Teacher:
     def __init__(self, wanted: TrajectorySet, *, family: Family, device: torch.device) -> None:
         self._wanted, self._family, self._device = wanted, family, device
         self._denoiser = Denoiser(family, device=device)
-        encoder, vae = family.load("text_encoder").to(device), family.load("vae").to(device)
-        assert isinstance(encoder, TextEncoder) and isinstance(vae, VideoVAE)
-        self._encoder, self._vae = encoder, vae
-        self._tokenize = make_tokenizer(encoder.config)
+        self._text = TextEncoding(family, device=device)
+        self._vae = cast(VideoVAE, family.load("vae")).to(device)
 
     def part(self, start: int, file: Path) -> dict[str, Tensor]:
         if not file.is_file():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            _save(self._walk(list(range(start, min(start + BATCH, self._wanted.count)))), file)
+            save_whole(self._walk(list(range(start, min(start + BATCH, self._wanted.count)))), file)
         return load_file(file)
 
     def _walk(self, rows: list[int]) -> dict[str, Tensor]:
@@ -126,16 +119,9 @@ class _Teacher:
         wanted, sampling = self._wanted, self._family.sampling
         shift = sampling.shift.at(self._family.grid.tokens_of(wanted.video))
         sigmas = shifted_flow(wanted.student_steps * wanted.pace, shift=shift)
-        embeds, mask = self._read(wanted.caption(row))
-        negative, negative_mask = self._read("")
-        prompt = PromptEmbeds(embeds, mask, negative, negative_mask)
+        prompt = self._text.run(EncodePrompt(wanted.caption(row), ""), Silent())
         pins = (Pin(Latents(self._first_frame(row)), 0, 1.0),) if pinned else ()
         return Denoise(prompt, wanted.video, Sampling(sigmas, Guidance(sampling.guidance_scale), row), pins)
-
-    @torch.inference_mode()
-    def _read(self, text: str) -> tuple[Tensor, Tensor]:
-        tokens = self._tokenize([text]).to(self._device)
-        return self._encoder(tokens), tokens.mask
 
     @torch.inference_mode()
     def _first_frame(self, row: int) -> Tensor:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from aiprod_components.diffusion.conditioning import Appended
-from aiprod_components.diffusion.positions import grid_positions, guide_positions
+from aiprod_components.diffusion.positions import guide_positions
 from aiprod_components.media.controls import CONTROLS
 from aiprod_components.media.frames import to_unit
 from aiprod_components.miniature.captions import LANGUAGES, write_caption
@@ -97,16 +97,18 @@ class ClipSource:
         if batch.rows[0] < FIRST_HELD_OUT_SEED:
             return self.controls(kind, control, downscale=downscale).latents[batch.rows, :, : batch.latents.shape[2]].float()
         frames = clips_of(batch.scenes, num_frames=kind.num_frames, size=kind.size // downscale)
-        with torch.inference_mode():
-            return vae.encode(to_unit(CONTROLS[control](frames)).to(self.device)).cpu().clone()
+        return self._encoded(CONTROLS[control](frames), vae=vae)
 
     def held_out(self, kind: CachedClips, *, vae: VideoVAE) -> Batch:
         """Clips that training never sees."""
         rows = list(range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + kind.batch))
         scenes = scenes_of(rows, mix=kind.mix)
-        with torch.inference_mode():
-            latents = vae.encode(to_unit(clips_of(scenes, num_frames=kind.num_frames, size=kind.size)).to(self.device))
-        return Batch(kind, rows, latents.cpu().clone(), scenes)
+        frames = clips_of(scenes, num_frames=kind.num_frames, size=kind.size)
+        return Batch(kind, rows, self._encoded(frames, vae=vae), scenes)
+
+    @torch.no_grad()
+    def _encoded(self, frames: UInt8[Tensor, "B T H W 3"], *, vae: VideoVAE) -> Float[Tensor, "B C t h w"]:
+        return vae.encode(to_unit(frames).to(self.device)).cpu()
 
     def _open(self, clips: ClipSet) -> LatentCache:
         if clips not in self._opened:
@@ -149,12 +151,13 @@ def encode_stills(vae: VideoVAE, batch: Batch, *, frames: list[int], device: tor
     video = batch.kind.video
     still = replace(video, num_frames=1)
     positions = torch.cat([guide_positions(still, video=video, frame=frame, grid=GRID) for frame in frames])
+    return clean_guides(values, positions)
+
+
+def clean_guides(values: Float[Tensor, "B N C"], positions: Float[Tensor, "N 3"]) -> Appended:
+    """Tokens without noise, at the same places in every clip."""
     return Appended(values, repeat(positions, "n c -> b n c", b=len(values)), torch.zeros(values.shape[:2]))
 
 
 def load_vae(weights: Path, *, device: torch.device) -> VideoVAE:
     return load_model(VideoVAE, VideoVAEConfig, weights / "vae").to(device)
-
-
-def positions_of(batch: Batch) -> Float[Tensor, "B N 3"]:
-    return grid_positions(batch.kind.video, grid=GRID).expand(len(batch.latents), -1, -1)

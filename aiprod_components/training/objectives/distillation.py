@@ -17,7 +17,7 @@ from aiprod_components.diffusion.positions import grid_positions
 from aiprod_components.diffusion.schedulers import shifted_flow
 from aiprod_components.families.miniature import make_miniature
 from aiprod_components.miniature.world import SceneMix
-from aiprod_components.models.backbone import BackboneConfig, HybridBackbone, Tokens
+from aiprod_components.models.backbone import BackboneConfig, HybridBackbone, tokens_of
 from aiprod_components.models.checkpoint import load_model
 from aiprod_components.models.lora import inject, injected, save_lora
 from aiprod_components.training.config import BaseRecipe
@@ -82,12 +82,7 @@ class DistillationObjective:
         sigma, next_sigma = (_column([self.sigmas[level + ahead] for level in levels]) for ahead in (0, 1))
         free = torch.ones(here[:, :1].shape)
         free[self.trajectories.pinned[rows], :, 0] = 0.0
-        tokens = Tokens(
-            values=_tokens(here),
-            sigmas=_tokens(free * sigma)[..., 0],
-            positions=grid_positions(self.video, grid=GRID).expand(len(rows), -1, -1),
-            grid=(here.shape[2], here.shape[3], here.shape[4]),
-        )
+        tokens = tokens_of(here, levels=free * sigma, positions=grid_positions(self.video, grid=GRID))
         context = self.teller.read([self.wanted.caption(row) for row in rows], video=self.video)
         target, weight = _tokens((there - here) / (next_sigma - sigma)), _tokens(free)[..., 0]
         error = (model(tokens.to(self.device), context).float() - target.to(self.device)).square().mean(dim=-1)

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Float
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from aiprod_components.diffusion.conditioning import Appended, add_noise
-from aiprod_components.diffusion.positions import guide_positions
-from aiprod_components.models.backbone import BackboneConfig, HybridBackbone, Tokens
+from aiprod_components.diffusion.positions import grid_positions, guide_positions
+from aiprod_components.models.backbone import BackboneConfig, HybridBackbone, tokens_of
 from aiprod_components.models.checkpoint import load_model, save_model
 from aiprod_components.models.lora import inject, injected, save_lora
 from aiprod_components.models.upsampler import LatentUpsampler, UpsamplerConfig
@@ -35,9 +35,9 @@ from aiprod_components.training.objectives.clips import (
     Captions,
     ClipSource,
     Teller,
+    clean_guides,
     encode_stills,
     load_vae,
-    positions_of,
 )
 
 LONGEST_BEGINNING = 4  # latent frames
@@ -113,10 +113,9 @@ class FlowObjective:
         self.model = HybridBackbone(recipe.model)
         if recipe.start_from is not None:
             self.model.load_state_dict(load_model(HybridBackbone, BackboneConfig, output / recipe.start_from).state_dict())
-        if recipe.control is not None:
-            inject(self.model, rank=recipe.control.rank, modules=recipe.control.modules)
         self.source = ClipSource(recipe.clips, cache=recipe.cache, weights=output, device=recipe.device)
         if recipe.control is not None:
+            inject(self.model, rank=recipe.control.rank, modules=recipe.control.modules)
             for kind in recipe.clips:
                 self.source.controls(kind, recipe.control.name, downscale=recipe.control.downscale)
         self.teller = Teller(recipe.captions, weights=output, device=self.device)
@@ -168,9 +167,8 @@ class FlowObjective:
     def _error(
         self, model: nn.Module, batch: Batch, *, noise: Tensor, levels: Tensor, appended: Appended | None, rng: random.Random
     ) -> Float[Tensor, ""]:
-        tokens = tokens_of(batch, add_noise(batch.latents, noise=noise, sigma=levels), levels=levels)
-        if appended is not None:
-            tokens = with_appended(tokens, appended)
+        noisy = add_noise(batch.latents, noise=noise, sigma=levels)
+        tokens = tokens_of(noisy, levels=levels, positions=grid_positions(batch.kind.video, grid=GRID), guides=appended)
         velocity = model(tokens.to(self.device), self.teller.tell(batch, rng))
         target = rearrange(noise - batch.latents, "b c t h w -> b (t h w) c").to(self.device)
         free = (rearrange(levels, "b 1 t h w -> b (t h w)") > 0).to(self.device)
@@ -215,10 +213,8 @@ class FlowObjective:
         if control is None:
             return None
         latents = self.source.controlled(batch, control=control.name, downscale=control.downscale, vae=self.vae)
-        values = rearrange(latents, "b c t h w -> b (t h w) c")
         size = replace(video, height=video.height // control.downscale, width=video.width // control.downscale)
-        positions = guide_positions(size, video=video, frame=0, grid=GRID)
-        return Appended(values, repeat(positions, "n c -> b n c", b=len(values)), torch.zeros(values.shape[:2]))
+        return clean_guides(rearrange(latents, "b c t h w -> b (t h w) c"), guide_positions(size, video=video, frame=0, grid=GRID))
 
     def _stills(self, batch: Batch, rng: random.Random) -> Appended | None:
         """Pictures of frames after the first; mostly clean, or all with some noise of their own."""
@@ -234,23 +230,3 @@ class FlowObjective:
         return replace(
             stills, values=add_noise(stills.values, noise=noise, sigma=torch.tensor(level)), freedom=torch.full_like(stills.freedom, level)
         )
-
-
-def tokens_of(batch: Batch, noisy: Float[Tensor, "B C T H W"], *, levels: Float[Tensor, "B 1 T H W"]) -> Tokens:
-    """A batch of noisy latents as the backbone reads them."""
-    return Tokens(
-        values=rearrange(noisy, "b c t h w -> b (t h w) c"),
-        sigmas=rearrange(levels, "b 1 t h w -> b (t h w)"),
-        positions=positions_of(batch),
-        grid=(noisy.shape[2], noisy.shape[3], noisy.shape[4]),
-    )
-
-
-def with_appended(tokens: Tokens, appended: Appended) -> Tokens:
-    """The tokens, and beside the grid those that are given; `freedom` is their noise level here."""
-    return replace(
-        tokens,
-        values=torch.cat([tokens.values, appended.values], dim=1),
-        sigmas=torch.cat([tokens.sigmas, appended.freedom], dim=1),
-        positions=torch.cat([tokens.positions, appended.positions], dim=1),
-    )
