@@ -76,9 +76,8 @@ def probe_footage(footage: Footage) -> FootageShape:
     return _survey(footage.data, field=FIELD)
 
 
-def check_aspect(footage: Footage, *, height: int, width: int, field: str) -> None:
+def check_aspect(shape: FootageShape, *, height: int, width: int, field: str) -> None:
     """Raises InvalidMediaError, saying how to crop, when the footage's aspect is more than 2 % from the frame's."""
-    shape = probe_footage(footage)
     wider = Fraction(shape.width * height, shape.height * width)
     if abs(wider - 1) <= ASPECT_SLACK:
         return
@@ -90,9 +89,9 @@ def check_aspect(footage: Footage, *, height: int, width: int, field: str) -> No
     )
 
 
-def check_length(footage: Footage, *, num_frames: int, frame_rate: float, field: str) -> None:
+def check_length(shape: FootageShape, *, num_frames: int, frame_rate: float, field: str) -> None:
     """Raises InvalidMediaError when the footage ends more than one frame period early; the message says how many frames it has."""
-    shape, rate = probe_footage(footage), exact_rate(frame_rate)
+    rate = exact_rate(frame_rate)
     most = int(shape.seconds * rate + 1e-6) + 1
     if num_frames > most:
         raise InvalidMediaError(
@@ -107,7 +106,7 @@ def read_footage(footage: Footage, *, num_frames: int, height: int, width: int, 
 
     Raises InvalidMediaError when the footage is shorter than asked, or damaged further in.
     """
-    check_length(footage, num_frames=num_frames, frame_rate=frame_rate, field=FIELD)
+    check_length(probe_footage(footage), num_frames=num_frames, frame_rate=frame_rate, field=FIELD)
     clip = np.empty((num_frames, height, width, 3), np.uint8)
     filled = 0
     with _opened(footage.data, field=FIELD) as (container, stream):

@@ -8,7 +8,7 @@ from pydantic import Field
 from aiprod_components.calls import EncodeFootage, Guide, LoraUse
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.families.base import Family
-from aiprod_components.media.footage import check_aspect, check_length
+from aiprod_components.media.footage import check_aspect, check_length, probe_footage
 from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.pipelines.chunks import Given, Place, Recorder, distilled_stage1, first_frame
 from aiprod_components.pipelines.fields import UPSCALE, UPSCALES, Reference, Upscale
@@ -41,8 +41,9 @@ class ICLora(VideoRequest, frozen=True):
             if draft % multiple:
                 whole = multiple * numerator // denominator
                 raise InvalidRequestError(f"{field} must be a multiple of {whole} for control {self.control}, got {side}", field=field)
-        check_aspect(self.reference_video.footage, height=self.height, width=self.width, field="reference_video")
-        check_length(self.reference_video.footage, num_frames=self.num_frames, frame_rate=self.frame_rate, field="reference_video")
+        shape = probe_footage(self.reference_video.footage)
+        check_aspect(shape, height=self.height, width=self.width, field="reference_video")
+        check_length(shape, num_frames=self.num_frames, frame_rate=self.frame_rate, field="reference_video")
 
     def record(self, steps: PlanBuilder, family: Family) -> None:
         first = first_frame(self)

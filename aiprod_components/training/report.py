@@ -53,44 +53,8 @@ def reconstruct(examiner: Examiner, count: int) -> dict[str, Any]:
     }
 
 
-def english(examiner: Examiner, count: int) -> dict[str, Any]:
-    samples = following(examiner, count=count)
-    _sheets("sheet", samples[:SHEETS])
-    return judged(samples)
-
-
-def unseen(examiner: Examiner, count: int) -> dict[str, Any]:
-    return judged(following(examiner, count=_share(count, 2), mix=SceneMix(pairs="unseen")))
-
-
-def two_objects(examiner: Examiner, count: int) -> dict[str, Any]:
-    samples = following(examiner, count=_share(count, 2), mix=SceneMix(two_objects=1.0))
-    _sheets("two_objects", samples[:2])
-    return judged(samples)
-
-
-def patterns(examiner: Examiner, count: int) -> dict[str, Any]:
-    samples = following(examiner, count=_share(count, 2), mix=SceneMix(patterns=1.0))
-    _sheets("patterns", samples[:2])
-    return judged(samples)
-
-
-def eight_steps(examiner: Examiner, count: int) -> dict[str, Any]:
-    return judged(following(examiner, count=_share(count, 2), num_inference_steps=8))
-
-
-def distilled(examiner: Examiner, count: int) -> dict[str, Any]:
-    samples = following(examiner, count=count, pipeline="distilled")
-    _sheets("distilled", samples[:2])
-    return judged(samples)
-
-
-def one_stage(examiner: Examiner, count: int) -> dict[str, Any]:
-    return judged(following(examiner, count=_share(count, 4), pipeline="ti2vid_one_stage"))
-
-
 def languages(examiner: Examiner, count: int) -> dict[str, Any]:
-    return {language: judged(following(examiner, count=_share(count, 5), language=language)) for language in LANGUAGES}
+    return {language: _followed(examiner, count=_share(count, 5), language=language)[0] for language in LANGUAGES}
 
 
 def samplers(examiner: Examiner, count: int) -> dict[str, Any]:
@@ -99,13 +63,20 @@ def samplers(examiner: Examiner, count: int) -> dict[str, Any]:
     return figures
 
 
-def _with_sheets(name: str, measure: Measure, *, part: int) -> Callable[[Examiner, int], dict[str, Any]]:
+def _with_sheets(name: str, measure: Measure, *, part: int = 1, shown: int = 2, **fields: Any) -> Callable[[Examiner, int], dict[str, Any]]:
+    """A measure of a part of the clips, and sheets of the first of them."""
+
     def measured(examiner: Examiner, count: int) -> dict[str, Any]:
-        figures, samples = measure(examiner, count=_share(count, part))
-        _sheets(name, samples[:2])
+        figures, samples = measure(examiner, count=_share(count, part), **fields)
+        _sheets(name, samples[:shown])
         return figures
 
     return measured
+
+
+def _followed(examiner: Examiner, *, count: int, **fields: Any) -> tuple[dict[str, Any], list[Sample]]:
+    samples = following(examiner, count=count, **fields)
+    return judged(samples), samples
 
 
 def _sheets(name: str, samples: list[Sample]) -> None:
@@ -115,13 +86,13 @@ def _sheets(name: str, samples: list[Sample]) -> None:
 
 MEASURES: dict[str, Callable[[Examiner, int], dict[str, Any]]] = {
     "reconstruction": reconstruct,
-    "english": english,
-    "unseen_combinations": unseen,
-    "two_objects": two_objects,
-    "patterns": patterns,
-    "distilled": distilled,
-    "eight_steps": eight_steps,
-    "one_stage": one_stage,
+    "english": _with_sheets("sheet", _followed, shown=SHEETS),
+    "unseen_combinations": lambda examiner, count: _followed(examiner, count=_share(count, 2), mix=SceneMix(pairs="unseen"))[0],
+    "two_objects": _with_sheets("two_objects", _followed, part=2, mix=SceneMix(two_objects=1.0)),
+    "patterns": _with_sheets("patterns", _followed, part=2, mix=SceneMix(patterns=1.0)),
+    "distilled": _with_sheets("distilled", _followed, pipeline="distilled"),
+    "eight_steps": lambda examiner, count: _followed(examiner, count=_share(count, 2), num_inference_steps=8)[0],
+    "one_stage": lambda examiner, count: _followed(examiner, count=_share(count, 4), pipeline="ti2vid_one_stage")[0],
     "refinement": lambda examiner, count: refinement(examiner, count=_share(count, 2)),
     "image_to_video": lambda examiner, count: image_to_video(examiner, count=_share(count, 4)),
     "keyframes": _with_sheets("keyframes", keyframes, part=4),

@@ -33,7 +33,7 @@ def _describe_family(family: Family, *, wire: Wire) -> dict[str, Any]:
 
 
 def _describe_pipeline(family: Family, name: str, *, wire: Wire) -> dict[str, Any]:
-    return {"description": PIPELINES[name].__doc__, "fields": wire.models[family.name, name].model_json_schema()}
+    return {"description": PIPELINES[name].__doc__, "fields": wire.schemas[family.name, name]}
 
 
 def _describe_lora(lora: LoraFile) -> dict[str, Any]:

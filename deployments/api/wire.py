@@ -108,6 +108,7 @@ class Wire:
     def __init__(self, families: Mapping[str, Family]) -> None:
         self.families = families
         self.models = {(family.name, pipeline): wire_model(family, pipeline) for family in families.values() for pipeline in PIPELINES}
+        self.schemas = {key: model.model_json_schema() for key, model in self.models.items()}
 
     def read(self, body: Body) -> Asked:
         """Raises InvalidRequestError in the client's names: the field, its value and the way out. Decodes pictures, so takes a while."""
@@ -134,7 +135,7 @@ class Wire:
 
     def _validated(self, body: Body, key: tuple[str, str]) -> BaseModel:
         model = self.models[key]
-        fields = body.fields if body.is_json else _typed(body.fields, model)
+        fields = body.fields if body.is_json else _typed(body.fields, self.schemas[key])
         # A medium that is null is not there, whatever the pipeline: clients' libraries send every field they know.
         sent = {name: value for name, value in fields.items() if value is not None or name not in MEDIA_NAMES}
         try:
@@ -143,10 +144,9 @@ class Wire:
             raise explain(error, known=list(model.model_fields)) from error
 
 
-def _typed(fields: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+def _typed(fields: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
     """A form's texts -> what JSON would say: texts where the field is one, else what the text says as JSON."""
-    schemas, text = model.model_json_schema()["properties"], {"type": "string"}
-    kinds = {name: schemas.get(name, text) for name in fields}
+    kinds = {name: schema["properties"].get(name, {"type": "string"}) for name in fields}
     typed = {name: value if _is_text(kinds[name]) else _from_text(value, kinds[name], field=name) for name, value in fields.items()}
     check_count(typed)
     return typed

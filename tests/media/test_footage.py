@@ -147,22 +147,22 @@ def test_footage_is_turned_as_its_camera_held_it(turned: tuple[int, bool], brigh
 
 def test_an_aspect_within_two_percent_is_taken(tmp_path: Path):
     footage = Footage(encoded(corner(), tmp_path))
-    check_aspect(footage, height=48, width=64, field=FIELD)
-    check_aspect(footage, height=480, width=648, field=FIELD)
+    check_aspect(probe_footage(footage), height=48, width=64, field=FIELD)
+    check_aspect(probe_footage(footage), height=480, width=648, field=FIELD)
 
 
 def test_another_aspect_is_refused_with_both_sizes_and_a_crop(tmp_path: Path):
     footage = Footage(encoded(corner(), tmp_path))
     with pytest.raises(InvalidMediaError, match=r"64x64, got 64x48; crop it to 48x48, or ask for a width of about 85") as caught:
-        check_aspect(footage, height=64, width=64, field=FIELD)
+        check_aspect(probe_footage(footage), height=64, width=64, field=FIELD)
     assert caught.value.field == FIELD
     with pytest.raises(InvalidMediaError, match=r"128x64, got 64x48; crop it to 64x32"):
-        check_aspect(footage, height=64, width=128, field=FIELD)
+        check_aspect(probe_footage(footage), height=64, width=128, field=FIELD)
 
 
 def test_pixels_that_are_not_square_count_as_they_are_shown(tmp_path: Path):
     footage = Footage(encoded(corner(), tmp_path, aspect=Fraction(3, 4)))
-    check_aspect(footage, height=48, width=48, field=FIELD)
+    check_aspect(probe_footage(footage), height=48, width=48, field=FIELD)
 
 
 def test_footage_may_be_short_by_one_frame_and_no_more(tmp_path: Path):
@@ -173,9 +173,9 @@ def test_footage_may_be_short_by_one_frame_and_no_more(tmp_path: Path):
     ) as caught:
         read_footage(footage, num_frames=26, height=48, width=64, frame_rate=24.0)
     assert caught.value.field == FIELD
-    check_length(footage, num_frames=13, frame_rate=12.0, field=FIELD)
+    check_length(probe_footage(footage), num_frames=13, frame_rate=12.0, field=FIELD)
     with pytest.raises(InvalidMediaError, match="num_frames at most 13"):
-        check_length(footage, num_frames=14, frame_rate=12.0, field=FIELD)
+        check_length(probe_footage(footage), num_frames=14, frame_rate=12.0, field=FIELD)
 
 
 def test_words_in_another_alphabet_do_no_harm(tmp_path: Path):

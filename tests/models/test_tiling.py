@@ -22,21 +22,10 @@ from aiprod_components.models.tiling import (
     tiles_along,
     trapezoid,
 )
-from aiprod_components.models.video_vae import VideoVAE, VideoVAEConfig
+from aiprod_components.models.video_vae import VideoVAE
 from aiprod_components.training.dataset import clips_of
 
-CONFIG = VideoVAEConfig(widths=(8, 16, 16, 16), latent_channels=8, attention_heads=2, attention_window=3)
 LENGTHS = [(1, 8, 2), (7, 8, 4), (8, 8, 2), (9, 8, 4), (16, 8, 0), (16, 8, 1), (17, 8, 4), (31, 7, 3), (120, 32, 4)]
-
-
-@pytest.fixture(scope="module")
-def vae() -> VideoVAE:
-    torch.manual_seed(0)
-    vae = VideoVAE(CONFIG).eval()
-    # Untrained residual branches are silent and would hide a mistake in them.
-    for parameter in vae.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    return vae.requires_grad_(False)
 
 
 @pytest.mark.parametrize(("length", "tile", "overlap"), LENGTHS)

@@ -14,6 +14,7 @@ from aiprod_components.models.lora import inject, injected, save_lora
 from aiprod_components.stages.denoiser import Denoiser
 from aiprod_components.stages.refiner import Refiner
 from aiprod_components.values import Latents, PromptEmbeds, VideoShape
+from tests.stages.watching import Counter
 
 VIDEO = VideoShape(num_frames=9, height=32, width=48, frame_rate=16.0)
 SHAPE = (1, 64, 3, 2, 3)
@@ -33,17 +34,6 @@ def some_prompt(length: int) -> PromptEmbeds:
 
 def some_call(*, seed: int = 1, scale: float = 3.0, length: int = 5, pins: tuple[Pin, ...] = ()) -> Denoise:
     return Denoise(some_prompt(length), VIDEO, Sampling(SIGMAS, Guidance(scale), seed), pins)
-
-
-class Counter:
-    def __init__(self, *, stop_at: int | None = None) -> None:
-        self.seen: list[tuple[int, int]] = []
-        self.stop_at = stop_at
-
-    def advance(self, done: int, total: int) -> None:
-        self.seen.append((done, total))
-        if done == self.stop_at:
-            raise CancelledError("not wanted any more")
 
 
 def test_progress_is_a_true_step_k_of_n(denoiser: Denoiser):

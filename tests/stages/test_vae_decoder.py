@@ -19,22 +19,12 @@ from aiprod_components.models import tiling
 from aiprod_components.stages import vae_decoder
 from aiprod_components.stages.vae_decoder import VAEDecoder
 from aiprod_components.values import Frames, Latents, VideoShape
+from tests.stages.watching import Counter
 
 
 @pytest.fixture(scope="module")
 def stage() -> VAEDecoder:
     return VAEDecoder(make_family("miniature"), device=torch.device("cpu"))
-
-
-class Counter:
-    def __init__(self, *, stop_at: int | None = None) -> None:
-        self.seen: list[tuple[int, int]] = []
-        self.stop_at = stop_at
-
-    def advance(self, done: int, total: int) -> None:
-        self.seen.append((done, total))
-        if done == self.stop_at:
-            raise CancelledError("not wanted any more")
 
 
 def some_latents(frames: int, *, seed: int = 0) -> Latents:
@@ -76,12 +66,13 @@ def assert_alike(frames: Tensor, expected: Tensor) -> None:
     assert (difference > 0).float().mean() < 1e-3
 
 
-def test_a_small_video_is_to_the_last_byte_what_a_whole_decode_makes(stage: VAEDecoder):
+def test_a_small_video_is_one_piece_and_the_file_of_its_frames(stage: VAEDecoder, raw: list[Tensor]):
     latents, counter = some_latents(3), Counter()
     video = stage.run(some_call(latents, frames=9), counter)
-    frames = Frames(whole_frames(stage, latents), 16.0)
-    assert (video.data, video.frames_digest, video.media_type) == (encode_mp4(frames), digest_of(frames), "video/mp4")
     assert counter.seen == [(1, 1)]
+    assert_alike(raw[0], whole_frames(stage, latents))
+    frames = Frames(raw[0], 16.0)
+    assert (video.data, video.frames_digest, video.media_type) == (encode_mp4(frames), digest_of(frames), "video/mp4")
 
 
 @pytest.mark.usefixtures("small_pieces")
