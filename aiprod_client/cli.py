@@ -144,7 +144,12 @@ def doctor(as_json: AsJson = False) -> None:
 def _as_named(settings: VideoSettings, output: Path) -> VideoSettings:
     """The format that the file's name says, unless another is asked for."""
     named = output.suffix.removeprefix(".").lower()
-    return replace(settings, output_format=named) if settings.output_format is None and named in FORMATS else settings
+    if settings.output_format is not None or not named:
+        return settings
+    if named not in FORMATS:
+        endings = ", ".join(f".{name}" for name in FORMATS)
+        raise InvalidRequestError(f"{output} must end in {endings}, or say --output-format", field="output")
+    return replace(settings, output_format=named)
 
 
 def _print_json(record: dict[str, Any]) -> None:

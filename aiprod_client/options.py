@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,7 +70,7 @@ def _read(file: Path | None, *, field: str) -> bytes | None:
 
 def _keyframe(text: str) -> Keyframe:
     frame, _, file = text.partition("=")
-    if not frame.isdecimal() or not file:
+    if not re.fullmatch(r"\d{1,9}", frame, re.ASCII) or not file:
         raise InvalidRequestError(f"keyframe must be FRAME=FILE, such as 16=middle.png, got {text!r}", field="keyframes")
     picture = _read(Path(file), field="keyframe")
     assert picture is not None

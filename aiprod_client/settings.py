@@ -11,7 +11,7 @@ _MEDIA_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF":
 
 @dataclass(frozen=True)
 class Keyframe:
-    """A picture that the video shows at frame number `frame`; at strength 1 as it is."""
+    """A picture that the video shows at frame number `frame`; at strength 1 as closely as the model can."""
 
     picture: bytes
     frame: int
@@ -47,7 +47,7 @@ class VideoSettings:
     def body(self, prompt: str) -> dict[str, Any]:
         """The JSON body that asks for this video."""
         plain = {name: value for name in _plain_fields() if (value := getattr(self, name)) is not None}
-        body: dict[str, Any] = {"prompt": prompt, **plain, **self.more}
+        body: dict[str, Any] = {"prompt": prompt, **plain}
         if self.image is not None:
             body["input_reference"] = {"image_url": _data_url(self.image, otherwise="application/octet-stream")}
         if self.reference_video is not None:
@@ -56,7 +56,9 @@ class VideoSettings:
             body["keyframes"] = [_keyframe(keyframe) for keyframe in self.keyframes]
         if self.loras:
             body["loras"] = [{"name": name, "scale": scale} for name, scale in self.loras.items()]
-        return body
+        if twice := sorted(body.keys() & self.more.keys()):
+            raise ValueError(f"more gives {twice[0]}, which is given already; leave one out")
+        return body | dict(self.more)
 
 
 def _plain_fields() -> list[str]:

@@ -46,6 +46,12 @@ class CheckpointError(AiprodError):
     code = "checkpoint_invalid"
 
 
+class NumericalError(InvalidRequestError):
+    """What was computed is not finite: settings that are each allowed led too far together."""
+
+    code = "not_finite"
+
+
 class CancelledError(AiprodError):
     """The work was cancelled between two steps."""
 

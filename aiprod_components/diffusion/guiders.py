@@ -18,13 +18,15 @@ class Guided:
     momentum: Float[Tensor, "B *shape"] | None
 
 
-def combine(guidance: Guidance, denoised: Mapping[Pass, Tensor], *, momentum: Tensor | None) -> Guided:
+def combine(guidance: Guidance, denoised: Mapping[Pass, Tensor], *, momentum: Tensor | None, free: Tensor | None = None) -> Guided:
     """Away from the estimates (B ...) without the prompt and with a part left out; each sample of the batch for itself.
 
-    The prompt's own alone comes back as it is. (Classifier-free guidance, Ho & Salimans 2022; spatiotemporal skip guidance, Hyung et al.
-    2024; at some noise levels only, Kynkäänniemi et al. 2024.)
+    `free` (None: all) is where a sample is still noisy. Only that counts in its size and deviation, so that a pinned frame, where all
+    estimates are the same, does not change how the others are guided. The prompt's own alone comes back as it is. (Classifier-free
+    guidance, Ho & Salimans 2022; spatiotemporal skip guidance, Hyung et al. 2024; at some noise levels only, Kynkäänniemi et al. 2024.)
     """
     conditional = denoised["conditional"]
+    counted = torch.ones_like(conditional) if free is None else free.to(conditional.dtype).expand_as(conditional)
     if len(denoised) == 1:
         return Guided(conditional, momentum)
     result = conditional
@@ -32,11 +34,12 @@ def combine(guidance: Guidance, denoised: Mapping[Pass, Tensor], *, momentum: Te
         difference = conditional - denoised["unconditional"]
         if guidance.projection is not None:
             momentum = accumulated(difference, running=momentum, projection=guidance.projection)
-            difference = projected(bounded(momentum, guidance.projection), conditional, parallel=guidance.projection.parallel)
+            difference = bounded(momentum, guidance.projection, counted=counted)
+            difference = projected(difference, conditional, parallel=guidance.projection.parallel, counted=counted)
         result = result + (guidance.scale - 1) * difference
     if "perturbed" in denoised:
         result = result + guidance.stg_scale * (conditional - denoised["perturbed"])
-    return Guided(rescaled(result, like=conditional, rescale=guidance.rescale), momentum)
+    return Guided(rescaled(result, like=conditional, rescale=guidance.rescale, counted=counted), momentum)
 
 
 def accumulated(
@@ -46,29 +49,35 @@ def accumulated(
     return difference if running is None else difference + projection.momentum * running
 
 
-def bounded(difference: Float[Tensor, "B *shape"], projection: Projection) -> Float[Tensor, "B *shape"]:
-    """No sample's root mean square is above `threshold` (0: as it is)."""
+def bounded(
+    difference: Float[Tensor, "B *shape"], projection: Projection, *, counted: Float[Tensor, "B *shape"]
+) -> Float[Tensor, "B *shape"]:
+    """No sample's root mean square over what is counted is above `threshold` (0: as it is)."""
     if projection.threshold == 0:
         return difference
-    size = difference.square().mean(dim=_within_sample(difference), keepdim=True).sqrt()
-    return difference * (projection.threshold / size).clamp(max=1)
+    size = _mean(difference.square(), counted).sqrt()
+    return difference * torch.where(size > projection.threshold, projection.threshold / size, 1.0)
 
 
-def projected(difference: Float[Tensor, "B *shape"], along: Float[Tensor, "B *shape"], *, parallel: float) -> Float[Tensor, "B *shape"]:
+def projected(
+    difference: Float[Tensor, "B *shape"], along: Float[Tensor, "B *shape"], *, parallel: float, counted: Float[Tensor, "B *shape"]
+) -> Float[Tensor, "B *shape"]:
     """Of each sample, the part orthogonal to `along` and `parallel` times the rest, which oversaturates (Sadat et al. 2024)."""
-    dims = _within_sample(along)
-    length = along.square().sum(dim=dims, keepdim=True)
-    share = torch.where(length > 0, (difference * along).sum(dim=dims, keepdim=True) / length, 0.0)
+    length = _mean(along.square(), counted)
+    share = torch.where(length > 0, _mean(difference * along, counted) / length, 0.0)
     return difference + (parallel - 1) * share * along
 
 
-def rescaled(result: Float[Tensor, "B *shape"], *, like: Float[Tensor, "B *shape"], rescale: float) -> Float[Tensor, "B *shape"]:
+def rescaled(
+    result: Float[Tensor, "B *shape"], *, like: Float[Tensor, "B *shape"], rescale: float, counted: Float[Tensor, "B *shape"]
+) -> Float[Tensor, "B *shape"]:
     """Each sample's standard deviation brought back to that of `like`: wholly at rescale 1 (Lin et al. 2023, section 3.4)."""
-    wanted, found = (each.std(dim=_within_sample(each), keepdim=True, correction=0) for each in (like, result))
+    wanted, found = (_mean((each - _mean(each, counted)).square(), counted).sqrt() for each in (like, result))
     ratio = torch.where(found > 0, wanted / found, 1.0)
     return result * (rescale * ratio + 1 - rescale)
 
 
-def _within_sample(x: Float[Tensor, "B *shape"]) -> tuple[int, ...]:
-    """All dimensions but the batch's."""
-    return tuple(range(1, x.ndim))
+def _mean(x: Float[Tensor, "B *shape"], counted: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *ones"]:
+    """Of each sample, over what is counted; 0 where nothing is."""
+    within_sample = tuple(range(1, x.ndim))
+    return (x * counted).sum(dim=within_sample, keepdim=True) / counted.sum(dim=within_sample, keepdim=True).clamp(min=1)

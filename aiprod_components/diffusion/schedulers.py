@@ -73,18 +73,6 @@ def karras(num_inference_steps: int, *, sigma_min: float = 0.002, sigma_max: flo
     return (1.0, *(ratio / (1 + ratio) for ratio in ratios), 0.0)
 
 
-def stretched(sigmas: tuple[float, ...], *, terminal: float) -> tuple[float, ...]:
-    """What is not noise, scaled so that the last sigma above 0 is `terminal` (in (0, 1); LTX-Video, HaCohen et al. 2024).
-
-    A start of 1 stays. A single step from 1 is returned as it is: there is nothing between its ends.
-    """
-    *levels, end = sigmas
-    if levels[-1] == 1.0:
-        return sigmas
-    scale = (1 - terminal) / (1 - levels[-1])
-    return (*(1 - (1 - sigma) * scale for sigma in levels), end)
-
-
 def explicit(sigmas: Sequence[float]) -> tuple[float, ...]:
     """The client's own sigmas: strictly falling, from above 0 and at most 1, to 0. Raises InvalidRequestError naming the one at fault."""
     numbers = tuple(sigmas)

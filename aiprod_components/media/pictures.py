@@ -16,13 +16,24 @@ from aiprod_components.values import Picture
 FORMATS = ("PNG", "JPEG", "WEBP")
 MAX_SIDE = 8192
 MAX_PIXELS = 7680 * 4320  # an 8K frame
+MAX_PIXELS_TOGETHER = 2 * MAX_PIXELS  # of all pictures of a body
 MAX_BYTES = 20_000_000
 
 
-def check_picture(data: bytes, *, field: str) -> Picture:
-    """Decodes an upload once, to know that it is whole. Raises InvalidMediaError naming the field and what is accepted."""
-    _decode(data, field=field)
-    return Picture(data)
+class PictureChecker:
+    """Decodes the uploads of one body, to know that they are whole: the same bytes once, and not too much in all."""
+
+    def __init__(self) -> None:
+        self._checked: dict[bytes, Picture] = {}
+        self._pixels = 0
+
+    def check(self, data: bytes, *, field: str) -> Picture:
+        """Raises InvalidMediaError naming the field and what is accepted."""
+        if data not in self._checked:
+            image = _decode(data, field=field, most=MAX_PIXELS_TOGETHER - self._pixels)
+            self._pixels += image.width * image.height
+            self._checked[data] = Picture(data)
+        return self._checked[data]
 
 
 def read_picture(picture: Picture, *, height: int, width: int) -> UInt8[Tensor, "1 1 H W 3"]:
@@ -31,8 +42,8 @@ def read_picture(picture: Picture, *, height: int, width: int) -> UInt8[Tensor, 
     return torch.from_numpy(np.array(fitted))[None, None]
 
 
-def _decode(data: bytes, *, field: str) -> Image.Image:
-    """The picture upright, in RGB."""
+def _decode(data: bytes, *, field: str, most: int = MAX_PIXELS) -> Image.Image:
+    """The picture upright, in RGB; refused before any pixel is decoded if it has more than `most`."""
     if len(data) > MAX_BYTES:
         raise InvalidMediaError(f"{field} must be at most {MAX_BYTES} bytes, got {len(data)}", field=field)
     try:
@@ -42,6 +53,10 @@ def _decode(data: bytes, *, field: str) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
             raise _too_large(field, f"{image.width}x{image.height}")
+        if image.width * image.height > most:
+            raise InvalidMediaError(
+                f"{field}: a request's pictures must have at most {MAX_PIXELS_TOGETHER} pixels together; make them smaller", field=field
+            )
         return _as_rgb(ImageOps.exif_transpose(image))
     except InvalidMediaError:
         raise

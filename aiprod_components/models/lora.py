@@ -1,10 +1,12 @@
 """low-rank factors of a safetensors file -> a network's weights and back, without drift
 
 W' = W + scale · up @ down (Hu et al. 2021). Files of PEFT and diffusers are read: NAME.lora_A.weight / NAME.lora_B.weight (or lora.down /
-lora.up, lora_down / lora_up), NAME.alpha, with or without `base_model.model.`, `transformer.` or `diffusion_model.` in front.
+lora.up, lora_down / lora_up), with or without `base_model.model.`, `transformer.` or `diffusion_model.` in front; alphas as NAME.alpha, or
+in PEFT's config, which stands in the header or beside FILE.safetensors as FILE.json.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,7 +65,7 @@ def read_lora(path: Path) -> Lora:
             down, up = file.get_tensor(keys["down"]), file.get_tensor(keys["up"])
             if not (down.isfinite().all() and up.isfinite().all()):
                 raise CheckpointError(f"{path}: the factors of {module} are not all finite; it was not trained to an end")
-            factors[module] = LowRank(down, up, alphas.get(module, alphas.get("", len(down))) / len(down))
+            factors[module] = LowRank(down, up, alphas.strength(module, rank=len(down)))
     return Lora(path.stem, factors)
 
 
@@ -109,15 +111,43 @@ def _fit(down: tuple[int, ...], up: tuple[int, ...]) -> bool:
     return len(down) in (2, 5) and len(up) == len(down) and down[0] == up[1] > 0 and set(up[2:]) <= {1}
 
 
-def _alphas(file: Any, path: Path) -> dict[str, float]:
-    """Module -> its alpha; the one for all, which diffusers keeps with PEFT's config as JSON in the header, is at ""."""
+@dataclass(frozen=True)
+class _Alphas:
+    """What a file says of its factors' strength: alphas by module, by PEFT's patterns of modules, and one for the rest."""
+
+    own: Mapping[str, float]
+    patterns: Mapping[str, float]
+    common: float | None
+    rank_stabilized: bool  # alpha / sqrt(rank) (rsLoRA, Kalajdzievski 2023)
+
+    def strength(self, module: str, *, rank: int) -> float:
+        """1 where nothing is said."""
+        matching = (alpha for pattern, alpha in self.patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
+        alpha = self.own[module] if module in self.own else next(matching, self.common)
+        return 1.0 if alpha is None else alpha / (rank**0.5 if self.rank_stabilized else rank)
+
+
+def _alphas(file: Any, path: Path) -> _Alphas:
+    """From tensors of that name and from PEFT's config. Raises CheckpointError when they cannot be read, or are no finite numbers."""
     try:
         own = {PREFIXES.sub("", key).removesuffix(ALPHA): float(file.get_tensor(key)) for key in file.keys() if key.endswith(ALPHA)}  # noqa: SIM118
-        config = json.loads((file.metadata() or {}).get(CONFIG_KEY, "{}"))
-        common = [float(config[key]) for key in config if key.split(".")[-1] == "lora_alpha"]
-    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+        config = {key.split(".")[-1]: value for key, value in _config(file, path).items()}
+        patterns = {PREFIXES.sub("", pattern): float(alpha) for pattern, alpha in (config.get("alpha_pattern") or {}).items()}
+        common = float(config["lora_alpha"]) if "lora_alpha" in config else None
+        if not all(map(math.isfinite, (*own.values(), *patterns.values(), common or 0.0))):
+            raise ValueError("not a finite number")
+        for pattern in patterns:
+            re.compile(pattern)
+    except (ValueError, TypeError, RuntimeError, AttributeError, OSError, re.error) as error:
         raise CheckpointError(f"{path} says no readable alpha ({error}); save it again") from error
-    return {"": common[0], **own} if common else own
+    return _Alphas(own, patterns, common, bool(config.get("use_rslora")))
+
+
+def _config(file: Any, path: Path) -> dict[str, Any]:
+    """PEFT's: as JSON in the header, where diffusers keeps it, or in a file of the same name beside this one."""
+    beside = path.with_suffix(".json")
+    text = (file.metadata() or {}).get(CONFIG_KEY) or (beside.read_text() if beside.is_file() else "{}")
+    return dict(json.loads(text))
 
 
 def _shape(file: Any, key: str) -> tuple[int, ...]:

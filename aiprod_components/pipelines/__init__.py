@@ -61,6 +61,8 @@ def parse_request(record: dict[str, Any], *, family: Family) -> VideoRequest:
     """Fields by name -> a request. Raises InvalidRequestError naming the first field at fault, its value and the way out."""
     _, name = choose_pipeline(family.name, named=record.get("pipeline"), fields=record.keys())
     known = PIPELINES[name].model_fields
+    if "sigmas" in known and record.get("sigmas") is not None and (idle := record.keys() & {"num_inference_steps", "scheduler"}):
+        raise InvalidRequestError(f"sigmas are the steps, so {min(idle)} says nothing; leave one of them out", field="sigmas")
     defaults = {field: value for field, value in defaults_of(family).items() if field in known}
     try:
         return PIPELINES[name].model_validate({**defaults, **record, "pipeline": name})

@@ -92,6 +92,8 @@ class VideoRequest(BaseModel, frozen=True):
             raise InvalidRequestError(
                 f"double_frame_rate needs weights that {family.name} has not; leave it out", field="double_frame_rate"
             )
+        if self.double_frame_rate and self.num_frames == 1:
+            raise InvalidRequestError("double_frame_rate needs frames to put one between, and num_frames is 1", field="double_frame_rate")
         if self.output_format != "mp4" and self.num_frames != 1:
             raise InvalidRequestError(
                 f"output_format {self.output_format} is for one frame, and num_frames is {self.num_frames}; ask for mp4, or for one frame",
@@ -180,11 +182,19 @@ class GuidedRequest(VideoRequest, frozen=True):
                 f"guidance_interval must be two noise levels from 0 to 1, the lower one first, got {low:g} and {high:g}",
                 field="guidance_interval",
             )
+        self._check_guidance_is_used()
         last, skipped = family.attention_blocks - 1, () if self.skip_guidance is None else self.skip_guidance.blocks
         if any(block > last for block in skipped):
             raise InvalidRequestError(
                 f"skip_guidance.blocks must be 0 to {last} for {family.name}, got {max(skipped)}", field="skip_guidance"
             )
+
+    def _check_guidance_is_used(self) -> None:
+        """Raises InvalidRequestError for what has no effect without guidance, rather than making a video as if it had not been said."""
+        unguided = {"negative_prompt": bool(self.negative_prompt), "projected_guidance": self.projected_guidance is not None}
+        unguided["guidance_rescale"] = self.guidance_rescale > 0 and self.skip_guidance is None
+        if self.guidance_scale == 1 and (field := next((field for field, used in unguided.items() if used), None)):
+            raise InvalidRequestError(f"{field} needs guidance, and guidance_scale is 1; raise it or leave {field} out", field=field)
 
     @property
     def guidance(self) -> Guidance:

@@ -96,7 +96,7 @@ class FirstFrame(Part):
 
 
 class Keyframe(Part):
-    """A picture that the video shows at frame number `frame`, counted from 0; at strength 1 as it is, below it freely."""
+    """A picture that the video shows at frame `frame`, counted from 0; at strength 1 as closely as the model can, below it freely."""
 
     picture: PictureField
     frame: int = Field(ge=0)

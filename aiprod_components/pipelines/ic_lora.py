@@ -30,11 +30,13 @@ class ICLora(VideoRequest, frozen=True):
 
     def check(self, family: Family) -> None:
         super().check(family)
-        controls = [name for name, lora in family.loras.items() if lora.control is not None and lora.fault is None]
+        controls = [name for name, lora in family.loras.items() if lora.control is not None]
         if self.control not in controls:
             raise InvalidRequestError(
                 f"control {self.control!r} is unknown to {family.name}; there is {', '.join(controls) or 'none'}", field="control"
             )
+        if fault := family.loras[self.control].fault:
+            raise InvalidRequestError(f"control {self.control!r} does not belong to {family.name}: {fault}", field="control")
         numerator, denominator, _ = UPSCALES[self.upscale]
         for field, side in (("height", self.height), ("width", self.width)):
             draft, multiple = side * denominator // numerator, family.grid.space * family.lora(self.control).downscale

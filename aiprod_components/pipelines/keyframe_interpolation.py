@@ -11,7 +11,8 @@ from aiprod_components.families.base import Family
 from aiprod_components.pipelines.base import GuidedRequest
 from aiprod_components.pipelines.chunks import Given, Place, Recorder, Stage1
 from aiprod_components.pipelines.fields import UPSCALE, UPSCALES, Keyframe, Upscale
-from aiprod_components.plan import PlanBuilder
+from aiprod_components.plan import PlanBuilder, Ref
+from aiprod_components.values import Latents, Picture
 
 MOST_KEYFRAMES = 16
 
@@ -48,11 +49,14 @@ class KeyframeInterpolation(GuidedRequest, frozen=True):
     def _give(self, steps: PlanBuilder, place: Place) -> Given:
         """The first frame's picture is pinned: a clip's first latent frame is a single frame. All others are guides beside the latents."""
         chunk, video, given = place.chunk, place.video, Given()
+        encoded: dict[Picture, Ref[Latents]] = {}
         for number, keyframe in enumerate(self._pictures(), start=1):
             if not chunk.shows(keyframe.frame):
                 continue
             name = chunk.name(f"keyframe{place.suffix}_{number}")
-            latents = steps.add(name, EncodePicture(keyframe.picture, video.height, video.width))
+            if keyframe.picture not in encoded:
+                encoded[keyframe.picture] = steps.add(name, EncodePicture(keyframe.picture, video.height, video.width))
+            latents = encoded[keyframe.picture]
             frame = keyframe.frame - chunk.start
             if frame == 0 and chunk.index == 0:
                 given = replace(given, pins=(*given.pins, Pin(latents, 0, keyframe.strength)))

@@ -20,6 +20,7 @@ from aiprod_components.diffusion.guiders import combine
 from aiprod_components.diffusion.perturbations import Perturbation, kept_self_attention
 from aiprod_components.diffusion.positions import grid_positions
 from aiprod_components.diffusion.samplers import Point, Query
+from aiprod_components.errors import NumericalError
 from aiprod_components.families.base import Family
 from aiprod_components.models.backbone import Context, HybridBackbone, tokens_of
 from aiprod_components.models.lora import Lora, LoraFuser, read_lora
@@ -46,7 +47,9 @@ class FlowStage:
 
     @torch.inference_mode()
     def step(self, states: Sequence[FlowState]) -> list[FlowState]:
-        """One sampler step for every state; all have one video shape, as many guide tokens, and the same LoRAs."""
+        """One sampler step for every state. Raises ValueError unless all have one video shape, as many guide tokens, and the same LoRAs."""
+        if len({(state.video, state.guides.values.shape, state.loras) for state in states}) != 1:
+            raise ValueError("states of one step must have one video shape, as many guide tokens, and the same LoRAs")
         self._fuser.fuse([(self._lora(use.name), use.scale) for use in states[0].loras])
         walks = [_Walk(state) for state in states]
         while asking := [walk for walk in walks if walk.query is not None]:
@@ -57,6 +60,11 @@ class FlowStage:
         return [walk.arrived() for walk in walks]
 
     def finish(self, state: FlowState) -> Latents:
+        """Raises NumericalError when the numbers overflowed on the way: nobody is shown a black video."""
+        if not state.x.isfinite().all():
+            raise NumericalError(
+                "the latents are not finite after the last step; lower guidance_scale or the scales of loras and skip_guidance"
+            )
         return Latents(state.x.cpu())
 
     def _lora(self, name: str) -> Lora:
@@ -91,7 +99,7 @@ class _Walk:
         """What the sampler's question means for the network: a row for each pass."""
         assert self.query is not None
         x, levels = self.query
-        guides = self._state.noisy_guides()
+        guides = self._state.noisy_guides(levels)
         return [self._row(kind, x, levels, guides) for kind in self._passes]
 
     def _row(self, kind: Pass, x: Tensor, levels: Tensor, guides: Appended) -> _Row:
@@ -121,7 +129,7 @@ class _Walk:
             return predicted["conditional"]
         denoised: dict[Pass, Tensor] = {kind: x - levels * velocity for kind, velocity in predicted.items()}
         # That of the step before, however often this step asks: momentum counts steps.
-        guided = combine(self._state.sampling.guidance, denoised, momentum=self._state.momentum)
+        guided = combine(self._state.sampling.guidance, denoised, momentum=self._state.momentum, free=levels > 0)
         self._momentum = guided.momentum
         return torch.where(levels > 0, (x - guided.denoised) / levels, 0.0)
 

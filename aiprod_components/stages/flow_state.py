@@ -46,9 +46,10 @@ class FlowState:
         """The noise level of every position at the boundary before `step`."""
         return self.conditioning.freedom * self.sampling.sigmas[step]
 
-    def noisy_guides(self) -> Appended:
-        """The guides as the network sees them now; `freedom` is their noise level."""
-        level = self.guides.freedom * self.sigma
+    def noisy_guides(self, levels: Float[Tensor, "1 1 T H W"]) -> Appended:
+        """The guides as the network sees them beside latents at these levels; `freedom` is their noise level."""
+        sigma = levels.max() / self.conditioning.freedom.max().clamp(min=1e-6)  # of a position that is wholly free
+        level = self.guides.freedom * sigma
         values = add_noise(self.guides.values, noise=self.guide_noise, sigma=rearrange(level, "b n -> b n 1"))
         return replace(self.guides, values=values, freedom=level)
 

@@ -2,10 +2,10 @@
 
 import re
 from dataclasses import dataclass, field
-from email.message import EmailMessage
 from typing import Any
 
 from pydantic_core import from_json
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -52,9 +52,9 @@ async def _form_items(request: Request) -> list[tuple[str, str | bytes]]:
 
 def _media_type(request: Request) -> tuple[str, str]:
     """The body's content type and charset."""
-    header = EmailMessage()
-    header["content-type"] = request.headers.get("content-type") or "none/none"
-    return header.get_content_type(), (header.get_content_charset() or "utf-8").replace("utf8", "utf-8")
+    kind, options = parse_options_header(request.headers.get("content-type") or "none/none")
+    charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
+    return kind.decode("latin-1"), charset.replace("utf8", "utf-8")
 
 
 def parse_json(data: bytes) -> Body:

@@ -6,6 +6,8 @@ from typing import Any
 from aiprod_components.families.base import Family
 from aiprod_components.families.loras import LoraFile
 from aiprod_components.pipelines import DEFAULT_PIPELINE, PIPELINES, defaults_of
+from aiprod_components.pipelines.base import TEMPORAL
+from aiprod_components.pipelines.fields import UPSCALES
 from aiprod_components.plan import describe
 from deployments.api.wire import Asked, Wire
 
@@ -26,6 +28,7 @@ def _describe_family(family: Family, *, wire: Wire) -> dict[str, Any]:
         "default_pipeline": DEFAULT_PIPELINE,
         "pipelines": {name: _describe_pipeline(family, name, wire=wire) for name in PIPELINES},
         "defaults": defaults_of(family),
+        "abilities": _abilities(family),
         "loras": [_describe_lora(lora) for lora in family.loras.values()],
         "limits": asdict(family.limits),
         "grid": asdict(family.grid),
@@ -34,6 +37,15 @@ def _describe_family(family: Family, *, wire: Wire) -> dict[str, Any]:
 
 def _describe_pipeline(family: Family, name: str, *, wire: Wire) -> dict[str, Any]:
     return {"description": PIPELINES[name].__doc__, "fields": wire.schemas[family.name, name]}
+
+
+def _abilities(family: Family) -> dict[str, Any]:
+    """What fields ask for that not every family has weights for."""
+    return {
+        "upscale": [scale for scale, (_, _, network) in UPSCALES.items() if family.has(network)],
+        "double_frame_rate": family.has(TEMPORAL),
+        "enhance_prompt": family.prompt_enhancer is not None,
+    }
 
 
 def _describe_lora(lora: LoraFile) -> dict[str, Any]:

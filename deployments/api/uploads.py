@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.media.footage import check_footage
-from aiprod_components.media.pictures import check_picture
+from aiprod_components.media.pictures import PictureChecker
 from aiprod_components.pipelines import shown
 from aiprod_components.pipelines.fields import FirstFrame, Keyframe, Reference, Strength
 from aiprod_components.pipelines.keyframe_interpolation import MOST_KEYFRAMES
@@ -58,7 +58,7 @@ class SentKeyframe(_Sent):
     image_url: DataUrl | None = Field(default=None, description="data:image/png;base64,… (or JPEG, WebP)")
     file: str | None = Field(default=None, description="The name of a file in the same multipart body.")
     frame: int = Field(ge=0, description="The frame's number, counted from 0.")
-    strength: Strength = Field(default=1.0, description="How firmly the frame shows the picture; 1 is as it is.")
+    strength: Strength = Field(default=1.0, description="How firmly the frame shows the picture; 1 is as closely as the model can.")
 
 
 # Flat, so that they stand by themselves in the OpenAPI document too.
@@ -83,7 +83,7 @@ MEDIA: dict[str, dict[str, Any]] = {
     "keyframes": {
         "keyframes": Annotated[
             tuple[SentKeyframe, ...] | None,
-            Field(None, max_length=MOST_KEYFRAMES, description="Pictures, each with the number of the frame that shows it."),
+            Field(None, min_length=1, max_length=MOST_KEYFRAMES, description="Pictures, each with the number of the frame that shows it."),
         ],
     },
     "reference_video": {
@@ -102,6 +102,7 @@ class Uploads:
     def __init__(self, given: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
         self._given, self._files = given, files
         self._unused = dict(files)
+        self._pictures = PictureChecker()
 
     def read(self) -> dict[str, Any]:
         """The request's fields. Raises InvalidRequestError for what is no picture or video, and for a file that nothing names."""
@@ -116,7 +117,7 @@ class Uploads:
     def _image(self) -> dict[str, Any]:
         if (data := self._bytes("input_reference", "image_url")) is None:
             return self._alone("image_strength", needs="input_reference", what="a picture")
-        picture = check_picture(data, field="input_reference")
+        picture = self._pictures.check(data, field="input_reference")
         return {"image": FirstFrame(picture=picture, strength=self._given.get("image_strength", 1.0))}
 
     def _reference(self) -> dict[str, Any]:
@@ -136,10 +137,12 @@ class Uploads:
             data = self._named(sent.file, field=f"{at}.file")
         else:
             raise InvalidRequestError(f"{at} must have either image_url or file", field=at)
-        return Keyframe(picture=check_picture(data, field=at), frame=sent.frame, strength=sent.strength)
+        return Keyframe(picture=self._pictures.check(data, field=at), frame=sent.frame, strength=sent.strength)
 
     def _named(self, name: str, *, field: str) -> bytes:
         """A file that a field names; several may name the same."""
+        if name in MEDIA_NAMES:
+            raise InvalidRequestError(f"{field} names {name}, which is a field of its own; give the file another name", field=field)
         if name not in self._files:
             raise InvalidRequestError(f"{field} names {shown(name)}, which is no file of this body", field=field)
         self._unused.pop(name, None)

@@ -108,7 +108,7 @@ class Wire:
     def __init__(self, families: Mapping[str, Family]) -> None:
         self.families = families
         self.models = {(family.name, pipeline): wire_model(family, pipeline) for family in families.values() for pipeline in PIPELINES}
-        self.schemas = {key: model.model_json_schema() for key, model in self.models.items()}
+        self.schemas = {key: _schema(model, pipeline=PIPELINES[key[1]]) for key, model in self.models.items()}
 
     def read(self, body: Body) -> Asked:
         """Raises InvalidRequestError in the client's names: the field, its value and the way out. Decodes pictures, so takes a while."""
@@ -142,6 +142,15 @@ class Wire:
             return model.model_validate_json(json.dumps(sent), strict=True)
         except ValidationError as error:
             raise explain(error, known=list(model.model_fields)) from error
+
+
+def _schema(model: type[VideoFields], *, pipeline: type[VideoRequest]) -> dict[str, Any]:
+    """As a client must fill it in: required are also the media that a pipeline needs, which for the model may come as files."""
+    schema, own = model.model_json_schema(), pipeline.model_fields
+    needed = [next(iter(fields)) for name, fields in MEDIA.items() if name in own and own[name].is_required()]
+    for name in needed:
+        del schema["properties"][name]["default"]
+    return {**schema, "required": [*schema["required"], *needed]}
 
 
 def _typed(fields: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -78,6 +78,7 @@ def test_a_picture_adds_its_steps(png: bytes, tmp_path: Path) -> None:
         (["--image", "no.png"], "image no.png cannot be read: No such file or directory"),
         (["--image", "pyproject.toml"], "input_reference is not a picture; send one of PNG, JPEG, WEBP"),
         (["--keyframe", "middle.png"], "keyframe must be FRAME=FILE, such as 16=middle.png, got 'middle.png'"),
+        (["--keyframe", "9" * 5000 + "=a.png"], f"keyframe must be FRAME=FILE, such as 16=middle.png, got '{'9' * 5000}=a.png'"),
         (["--keyframe", "16=no.png"], "keyframe no.png cannot be read: No such file or directory"),
         (["--lora", "canny=much"], "lora must be NAME or NAME=SCALE, such as style=0.8, got 'canny=much'"),
         (["--lora", "canny", "--lora", "canny=0.5"], "--lora gives canny twice; give it once"),
@@ -199,6 +200,11 @@ def test_an_output_folder_that_is_missing_is_found_before_the_work(tmp_path: Pat
 
 def test_an_output_that_is_a_folder_is_found_before_the_work(tmp_path: Path) -> None:
     assert refused(run("generate", "a red ball", "-o", str(tmp_path)), code=2) == f"{tmp_path} is a folder; name a file in it"
+
+
+def test_an_output_of_another_format_is_found_before_the_work(tmp_path: Path) -> None:
+    message = refused(run("generate", "a red ball", "-o", str(tmp_path / "ball.gif")), code=2)
+    assert message == f"{tmp_path / 'ball.gif'} must end in .mp4, .png, .webp, or say --output-format"
 
 
 def test_a_server_is_asked_with_its_own_weights_only(tmp_path: Path) -> None:

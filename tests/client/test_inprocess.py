@@ -24,7 +24,7 @@ WIRE = Wire({FAMILY.name: FAMILY})
         VideoSettings(seed=1, model="miniature/ti2vid_one_stage"),
         VideoSettings(seed=1, pipeline="ti2vid_one_stage"),
         VideoSettings(seed=1, size="64x96", num_frames=5, fps=8.0),
-        VideoSettings(seed=1, num_inference_steps=2, guidance_scale=1.0, negative_prompt="blur"),
+        VideoSettings(seed=1, num_inference_steps=2, guidance_scale=2.0, negative_prompt="blur"),
     ],
     ids=str,
 )
@@ -72,6 +72,12 @@ def test_what_the_server_refuses_this_process_refuses_by_the_same_name(settings:
 def test_a_strength_out_of_range_is_named_as_it_was_given(png: bytes, strength: float) -> None:
     with pytest.raises(InvalidRequestError, match=r"^image_strength: "):
         inprocess.understand("a red ball", VideoSettings(image=png, image_strength=strength), family=FAMILY)
+
+
+@pytest.mark.parametrize("name", ["prompt", "num_frames", "loras"])
+def test_a_field_that_is_given_twice_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"more gives {name}, which is given already"):
+        VideoSettings(num_frames=33, loras={"distilled": 1.0}, more={name: 65}).body("a red ball")
 
 
 def test_pictures_in_between_and_loras_and_other_fields_are_in_the_request(png: bytes) -> None:

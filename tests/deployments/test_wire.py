@@ -1,5 +1,6 @@
 """bodies -> requests, or errors in the client's names"""
 
+import asyncio
 import base64
 import io
 import json
@@ -8,6 +9,8 @@ from typing import Any, Literal
 import pytest
 from PIL import Image
 from pydantic import Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from aiprod_components.calls import DecodeVideo, Denoise, Guidance, Sampling
 from aiprod_components.errors import AiprodError, InvalidMediaError, InvalidRequestError, UnknownModelError
@@ -16,7 +19,7 @@ from aiprod_components.families.base import Family
 from aiprod_components.pipelines import PIPELINES
 from aiprod_components.pipelines.base import GuidedRequest, VideoRequest
 from aiprod_components.plan import PlanBuilder
-from deployments.api.body import parse_form, parse_json
+from deployments.api.body import parse_form, parse_json, read_body
 from deployments.api.catalogue import describe_plan, list_models
 from deployments.api.wire import Asked, Wire, in_wire_names
 from tests.bodies import footage, picture
@@ -37,6 +40,10 @@ def asked_by_form(*items: tuple[str, str | bytes]) -> Asked:
     return WIRE.read(parse_form([("prompt", "a red ball"), *items]))
 
 
+def calls_named(start: str, asked: Asked) -> list[str]:
+    return [step.name for step in asked.plan.steps if step.name.startswith(start)]
+
+
 def test_a_prompt_is_enough() -> None:
     request = asked().request
     assert isinstance(request, GuidedRequest)
@@ -51,7 +58,7 @@ def test_every_field_in_json() -> None:
         num_frames=5,
         fps=8,
         num_inference_steps=2,
-        guidance_scale=1,
+        guidance_scale=2,
         negative_prompt="blur",
         seed=7,
         input_reference={"image_url": data_url(picture())},
@@ -59,7 +66,7 @@ def test_every_field_in_json() -> None:
     ).request
     assert isinstance(request, GuidedRequest)
     assert (request.pipeline, request.width, request.height, request.num_frames, request.frame_rate) == ("ti2vid_one_stage", 64, 96, 5, 8.0)
-    assert (request.num_inference_steps, request.guidance_scale, request.negative_prompt, request.seed) == (2, 1.0, "blur", 7)
+    assert (request.num_inference_steps, request.guidance_scale, request.negative_prompt, request.seed) == (2, 2.0, "blur", 7)
     assert request.image is not None and (request.image.picture.data, request.image.strength) == (picture(), 0.5)
 
 
@@ -90,6 +97,42 @@ def test_keyframes_name_the_files_of_their_body() -> None:
     url = data_url(picture())
     by_json = asked(keyframes=[{"frame": 0, "image_url": url}, {"frame": 32, "image_url": url, "strength": 0.5}], seed=1)
     assert by_form.plan == by_json.plan and by_form.request.pipeline == "keyframe_interpolation"
+
+
+def test_a_file_that_several_keyframes_name_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Any] = []
+    monkeypatch.setattr(Image, "open", lambda *file, _open=Image.open, **kinds: opened.append(file) or _open(*file, **kinds))
+    sent = json.dumps([{"frame": frame, "file": "k"} for frame in range(0, 33, 4)])
+    assert len(calls_named("keyframe", asked_by_form(("keyframes", sent), ("k", picture())))) == 2
+    assert len(opened) == 1
+
+
+CONTENT_TYPES = {
+    "application/json": b'{"seed": 1}',
+    "Application/JSON ; charset=UTF-8": b'{"seed": 1}',
+    "application/json; charset*": b'{"seed": 1}',
+    "application/json; a*": b'{"seed": 1}',
+    "application/x-www-form-urlencoded; charset=utf-8": b"seed=1",
+    "application/json; charset=utf-16": None,
+    "application/json; charset": None,
+    "text/plain": None,
+    ";;;": None,
+    "": None,
+}
+
+
+@pytest.mark.parametrize("content_type", CONTENT_TYPES)
+def test_a_content_type_is_understood_or_refused(content_type: str) -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": CONTENT_TYPES[content_type] or b"{}", "more_body": False}
+
+    request = Request({"type": "http", "headers": [(b"content-type", content_type.encode())]}, receive)
+    if CONTENT_TYPES[content_type] is None:
+        with pytest.raises(HTTPException) as caught:
+            asyncio.run(read_body(request))
+        assert caught.value.status_code == 415
+    else:
+        assert asyncio.run(read_body(request)).fields.keys() == {"seed"}
 
 
 def test_what_is_null_is_not_there() -> None:
@@ -168,6 +211,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
         "give each its own frame",
     ),
     "a keyframe's file that is not there": ({"keyframes": [{"frame": 4, "file": "a.png"}]}, "keyframes.0.file", "no file of this body"),
+    "a keyframe's file that is a field": ({"keyframes": [{"frame": 4, "file": "input_reference"}]}, "keyframes.0.file", "another name"),
+    "no keyframe at all": ({"keyframes": []}, "keyframes", "at least 1"),
     "a keyframe that is no picture": ({"keyframes": [{"frame": 4, "image_url": data_url(b"text")}]}, "keyframes.0", "not a picture"),
     "a thousand noise levels": ({"sigmas": [1] * 3000}, None, "more than 2000 values"),
     "a LoRA that is not there": ({"loras": [{"name": "noir"}]}, "loras", "there is canny, distilled"),
@@ -257,6 +302,10 @@ def test_the_models_say_all_that_may_be_asked() -> None:
         assert {"model", "seconds", "size", "fps", "input_reference", "image_strength", "prompt"} <= set(fields)
         assert not {"height", "width", "frame_rate", "image"} & set(fields)
         assert (fields["size"]["default"], fields["fps"]["default"], fields["model"]["default"]) == ("128x128", 16.0, f"miniature/{name}")
+    required = {name: set(pipeline["fields"]["required"]) for name, pipeline in model["pipelines"].items()}
+    assert required["ic_lora"] == {"prompt", "reference_video"} and required["keyframe_interpolation"] == {"prompt", "keyframes"}
+    assert required["ti2vid_two_stages"] == required["distilled"] == {"prompt"}
+    assert 2.0 in model["abilities"]["upscale"] and model["abilities"]["double_frame_rate"] and not model["abilities"]["enhance_prompt"]
     assert (model["limits"]["max_frames"], model["grid"], model["licence"]) == (
         241,
         {"time": 4, "space": 16, "channels": 64},

@@ -73,6 +73,23 @@ def test_rescaling_moves_the_deviation_all_the_way_to_that_of_the_prediction_wit
     torch.testing.assert_close(whole / whole.norm(), unscaled / unscaled.norm())
 
 
+def test_a_pinned_frame_does_not_change_how_the_others_are_guided():
+    every = estimates(*PASSES)
+    # What is pinned is the same in every estimate, and here far from the rest.
+    pinned: dict[Pass, Tensor] = {name: torch.cat([torch.full_like(x[:, :, :1], 9.0), x], dim=2) for name, x in every.items()}
+    free = torch.ones(1, 1, 3, 4, 4)
+    free[:, :, 0] = 0
+    for guidance in (EVERYTHING, Guidance(5.0, rescale=1.0), Guidance(5.0, projection=Projection(0.0, threshold=0.1, momentum=0.0))):
+        beside = combine(guidance, pinned, momentum=None, free=free > 0).denoised[:, :, 1:]
+        torch.testing.assert_close(beside, guided(guidance, every))
+
+
+def test_a_bound_too_small_for_the_numbers_is_no_division_by_zero():
+    both: dict[Pass, Tensor] = {"conditional": torch.ones(1, 2, 3), "unconditional": torch.ones(1, 2, 3)}
+    guidance = Guidance(3.0, projection=Projection(0.0, threshold=1e-46, momentum=0.0))
+    torch.testing.assert_close(guided(guidance, both), torch.ones(1, 2, 3))
+
+
 def test_rescaling_nothing_but_a_constant_is_finite():
     flat: dict[Pass, Tensor] = {"conditional": torch.full((1, 2, 3), 2.0), "unconditional": torch.full((1, 2, 3), 1.0)}
     torch.testing.assert_close(guided(Guidance(3.0, rescale=1.0), flat), torch.full((1, 2, 3), 4.0))
@@ -105,12 +122,13 @@ def test_the_parallel_part_is_taken_as_often_as_asked():
 def test_guidance_is_bounded_by_the_threshold_and_left_alone_below_it():
     difference = estimates("conditional")["conditional"]
     size = root_mean_square(difference)
-    shorter = bounded(difference, Projection(threshold=size / 4))
+    counted = torch.ones_like(difference)
+    shorter = bounded(difference, Projection(threshold=size / 4), counted=counted)
     torch.testing.assert_close(shorter, difference / 4)
     assert root_mean_square(shorter) == pytest.approx(size / 4)
-    torch.testing.assert_close(bounded(difference, Projection(threshold=size * 1.01)), difference)
-    torch.testing.assert_close(bounded(difference, Projection(threshold=0.0)), difference)
-    torch.testing.assert_close(bounded(0 * difference, Projection(threshold=1.0)), 0 * difference)
+    torch.testing.assert_close(bounded(difference, Projection(threshold=size * 1.01), counted=counted), difference)
+    torch.testing.assert_close(bounded(difference, Projection(threshold=0.0), counted=counted), difference)
+    torch.testing.assert_close(bounded(0 * difference, Projection(threshold=1.0), counted=counted), 0 * difference)
 
 
 def test_the_bound_holds_before_the_projection():
@@ -124,7 +142,7 @@ def test_the_bound_holds_before_the_projection():
 
 def test_nothing_is_parallel_to_nothing():
     difference = torch.ones(1, 4)
-    torch.testing.assert_close(projected(difference, torch.zeros(1, 4), parallel=0.0), difference)
+    torch.testing.assert_close(projected(difference, torch.zeros(1, 4), parallel=0.0, counted=torch.ones(1, 4)), difference)
 
 
 def test_momentum_runs_over_the_steps():

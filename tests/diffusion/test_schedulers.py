@@ -13,7 +13,6 @@ from aiprod_components.diffusion.schedulers import (
     karras,
     linear_quadratic,
     shifted_flow,
-    stretched,
 )
 from aiprod_components.errors import InvalidRequestError
 
@@ -76,20 +75,6 @@ def test_karras_spaces_the_roots_of_noise_to_signal_evenly_down_to_sigma_min():
     assert roots[0] == pytest.approx(50 ** (1 / 5) - spacing)
     assert [before - after for before, after in itertools.pairwise(roots)] == pytest.approx([spacing] * 7)
     assert levels[-1] / (1 - levels[-1]) == pytest.approx(0.01) and end == 0.0
-
-
-@pytest.mark.parametrize("terminal", [0.02, 0.1, 0.6])
-def test_stretching_moves_the_last_level_and_keeps_the_proportions(terminal: float):
-    sigmas = shifted_flow(6, shift=1.0)
-    moved = stretched(sigmas, terminal=terminal)
-    assert moved[-2] == pytest.approx(terminal) and moved[0] == 1.0 and moved[-1] == 0.0
-    assert all(before > after for before, after in itertools.pairwise(moved))
-    proportions = [(1 - after) / (1 - before) for before, after in zip(sigmas[1:-1], moved[1:-1], strict=True)]
-    assert proportions == pytest.approx([(1 - terminal) / (1 - sigmas[-2])] * 5)
-
-
-def test_one_step_cannot_be_stretched():
-    assert stretched((1.0, 0.0), terminal=0.1) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize("sigmas", [[1.0, 0.0], [0.4, 0.1, 0.0], [1.0, 0.999, 1e-6, 0.0]])

@@ -13,7 +13,7 @@ from aiprod_components.errors import InvalidMediaError
 from aiprod_components.media.decode import decode_video
 from aiprod_components.media.encode import encode_mp4
 from aiprod_components.media.frames import digest_of, to_bytes, to_unit
-from aiprod_components.media.pictures import check_picture, read_picture
+from aiprod_components.media.pictures import MAX_PIXELS_TOGETHER, PictureChecker, read_picture
 from aiprod_components.values import Frames, Picture, exact_rate
 
 
@@ -71,7 +71,7 @@ def test_a_digest_changes_with_any_byte():
 def test_a_picture_is_cropped_to_its_middle_and_resized(format: str):
     image = Image.new("RGB", (300, 100), "red")
     image.paste("blue", (100, 0, 200, 100))
-    frame = read_picture(check_picture(png(image, format), field="image"), height=32, width=32)
+    frame = read_picture(PictureChecker().check(png(image, format), field="image"), height=32, width=32)
     assert frame.shape == (1, 1, 32, 32, 3)
     assert frame[0, 0, 16, 16, 2] > 200 and frame[..., 0].float().mean() < 30
 
@@ -99,7 +99,7 @@ def test_a_picture_is_turned_as_its_camera_held_it():
 )
 def test_every_kind_of_pixel_becomes_the_colour_that_is_seen(image: Image.Image, shown: tuple[int, int, int]):
     data = png(image, "JPEG" if image.mode == "CMYK" else "PNG")
-    pixel = read_picture(check_picture(data, field="image"), height=8, width=8)[0, 0, 4, 4]
+    pixel = read_picture(PictureChecker().check(data, field="image"), height=8, width=8)[0, 0, 4, 4]
     assert (pixel.int() - torch.tensor(shown)).abs().max() <= 2
 
 
@@ -118,5 +118,14 @@ def test_every_kind_of_pixel_becomes_the_colour_that_is_seen(image: Image.Image,
 )
 def test_what_is_not_a_picture_is_refused_with_the_way_out(data: bytes, way_out: str):
     with pytest.raises(InvalidMediaError, match=way_out) as caught:
-        check_picture(data, field="input_reference")
+        PictureChecker().check(data, field="input_reference")
     assert caught.value.field == "input_reference"
+
+
+def test_the_same_bytes_are_one_picture_and_all_together_are_bounded():
+    checker, large = PictureChecker(), png(Image.new("L", (8000, 4000)))
+    first = checker.check(large, field="a")
+    assert all(checker.check(bytes(bytearray(large)), field="b") is first for _ in range(9))
+    checker.check(png(Image.new("L", (8000, 4000), 7)), field="c")
+    with pytest.raises(InvalidMediaError, match=f"d: .*at most {MAX_PIXELS_TOGETHER} pixels together"):
+        checker.check(png(Image.new("L", (4000, 4000), 9)), field="d")

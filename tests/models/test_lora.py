@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,6 +47,27 @@ def written(path: Path, lora: Lora, *, down: str, up: str, extra: dict[str, Tens
     tensors |= {up.format(name): pair.up for name, pair in lora.factors.items()}
     save_file({**tensors, **(extra or {})}, path)
     return path
+
+
+@pytest.mark.parametrize(
+    ("config", "strengths"),
+    [
+        ({"lora_alpha": 8}, {"enter": 2.0, "mix": 2.0}),
+        ({"lora_alpha": 8, "use_rslora": True}, {"enter": 4.0, "mix": 4.0}),
+        ({"lora_alpha": 8, "alpha_pattern": {"base_model.model.mix": 16}}, {"enter": 2.0, "mix": 4.0}),
+        ({"alpha_pattern": {"ent.*": 16}}, {"enter": 4.0, "mix": 1.0}),
+        ({"lora_alpha": 8, "alpha_pattern": None}, {"enter": 2.0, "mix": 2.0}),
+    ],
+    ids=["alpha", "rank-stabilized", "pattern", "pattern alone", "null"],
+)
+@pytest.mark.parametrize("where", ["header", "beside"])
+def test_peft_s_config_says_the_strength(where: str, config: dict[str, Any], strengths: dict[str, float], tmp_path: Path):
+    tensors = {f"{n}.lora_{k}.weight": t for n, p in a_lora().factors.items() for k, t in (("A", p.down), ("B", p.up))}
+    metadata = {"lora_adapter_metadata": json.dumps({f"transformer.{key}": value for key, value in config.items()})}
+    save_file(tensors, tmp_path / "a.safetensors", metadata=metadata if where == "header" else None)
+    if where == "beside":
+        (tmp_path / "a.json").write_text(json.dumps({"peft_type": "LORA", **config}))
+    assert {name: pair.strength for name, pair in read_lora(tmp_path / "a.safetensors").factors.items()} == pytest.approx(strengths)
 
 
 @pytest.mark.parametrize("names", FORMATS.values(), ids=FORMATS)
@@ -142,6 +164,7 @@ def test_injected_factors_change_nothing_at_first_train_alone_and_come_back_from
         ({"mix.lora_A.weight": torch.zeros(4, 8, 3, 3, 3), "mix.lora_B.weight": torch.zeros(8, 4, 3, 3, 3)}, "do not fit each other"),
         ({"enter.lora_A.weight": torch.full((4, 6), torch.nan), "enter.lora_B.weight": torch.zeros(8, 4)}, "not all finite"),
         ({**PAIR, "enter.alpha": torch.zeros(3)}, "no readable alpha"),
+        ({**PAIR, "enter.alpha": torch.tensor(torch.nan)}, "no readable alpha .*finite"),
         ({}, "holds no low-rank factors"),
     ],
 )
@@ -151,7 +174,9 @@ def test_a_file_that_is_no_lora_is_refused_by_name(tensors: dict[str, Tensor], r
         read_lora(tmp_path / "odd.safetensors")
 
 
-@pytest.mark.parametrize("config", ["{", "[1]", '{"lora_alpha": "much"}', '{"lora_alpha": [1]}'])
+@pytest.mark.parametrize(
+    "config", ["{", "[1]", '{"lora_alpha": "much"}', '{"lora_alpha": [1]}', '{"lora_alpha": Infinity}', '{"alpha_pattern": {"(": 1}}']
+)
 def test_a_header_that_says_nonsense_of_alpha_is_refused_by_name(config: str, tmp_path: Path):
     save_file(PAIR, tmp_path / "odd.safetensors", metadata={"lora_adapter_metadata": config})
     with pytest.raises(CheckpointError, match=r"odd\.safetensors says no readable alpha|odd\.safetensors holds"):

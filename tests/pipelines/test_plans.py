@@ -17,6 +17,7 @@ from tests.bodies import footage
 
 FAMILY = make_family("miniature")
 PICTURE = Picture(b"a picture")
+OTHER_PICTURE = Picture(b"another picture")
 IMAGE = {"picture": PICTURE}
 TWO_STAGES = (
     "prompt:text_encoder() draft:denoiser(prompt) doubled:upsampler(draft) refined:refiner(prompt doubled) video:vae_decoder(refined)"
@@ -42,7 +43,7 @@ GOLDEN = {
 # What a pipeline cannot do without.
 NEEDED: dict[str, dict[str, Any]] = {
     "ic_lora": {"reference_video": {"footage": Footage(footage(num_frames=33))}},
-    "keyframe_interpolation": {"keyframes": [{"picture": PICTURE, "frame": 0}, {"picture": PICTURE, "frame": 16}]},
+    "keyframe_interpolation": {"keyframes": [{"picture": PICTURE, "frame": 0}, {"picture": OTHER_PICTURE, "frame": 16}]},
 }
 
 
@@ -97,10 +98,17 @@ def test_a_reference_guides_stage_one_alone_and_a_first_frame_is_pinned_beside_i
 
 
 def test_a_keyframe_of_frame_zero_is_pinned_and_the_others_stand_beside_the_latents():
-    calls = calls_of(plan_of(keyframes=[{"picture": PICTURE, "frame": 20, "strength": 0.5}], image=IMAGE))
+    calls = calls_of(plan_of(keyframes=[{"picture": OTHER_PICTURE, "frame": 20, "strength": 0.5}], image=IMAGE))
     for name, size in (("draft", 64), ("refined", 128)):
         assert [pin.frame for pin in calls[name].pins] == [0]
         assert [(g.frame, g.strength, g.video.height, g.video.num_frames) for g in calls[name].guides] == [(20, 0.5, size, 1)]
+
+
+def test_a_picture_at_several_frames_is_encoded_once_for_each_stage():
+    calls = calls_of(plan_of(keyframes=[{"picture": PICTURE, "frame": frame} for frame in (0, 8, 16)]))
+    assert [name for name in calls if name.startswith("keyframe")] == ["keyframe_half_1", "keyframe_1"]
+    assert [guide.latents for guide in calls["draft"].guides] == [Ref("keyframe_half_1")] * 2
+    assert [pin.latents for pin in calls["refined"].pins] == [Ref("keyframe_1")]
 
 
 def test_a_longer_video_is_made_in_chunks_that_begin_with_the_end_of_the_one_before():
@@ -259,6 +267,12 @@ def test_the_same_request_gives_the_same_plan():
         ({"scheduler": "bus"}, "scheduler", "one of shifted_flow, "),
         ({"sigmas": [1, 0.5, 0.7, 0]}, "sigmas", "fall"),
         ({"sigmas": [0.5, 0]}, "sigmas", "begin with 1"),
+        ({"sigmas": [1, 0], "num_inference_steps": 9}, "sigmas", "num_inference_steps says nothing"),
+        ({"sigmas": [1, 0], "scheduler": "karras"}, "sigmas", "scheduler says nothing"),
+        ({"guidance_scale": 1, "negative_prompt": "blur"}, "negative_prompt", "guidance_scale is 1; raise it"),
+        ({"guidance_scale": 1, "projected_guidance": {}}, "projected_guidance", "guidance_scale is 1; raise it"),
+        ({"guidance_scale": 1, "guidance_rescale": 0.5}, "guidance_rescale", "guidance_scale is 1; raise it"),
+        ({"num_frames": 1, "double_frame_rate": True}, "double_frame_rate", "num_frames is 1"),
         ({"guidance_interval": [0.8, 0.2]}, "guidance_interval", "the lower one first"),
         ({"guidance_interval": [float("nan"), 0.2]}, "guidance_interval", "from 0 to 1"),
         ({"skip_guidance": {"scale": 1, "blocks": [5]}}, "skip_guidance", "0 to 4"),

@@ -1,5 +1,6 @@
 """The stepped stages: batching changes nothing, guidance is combined, pins hold."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,11 +8,12 @@ import pytest
 import torch
 
 from aiprod_components.calls import EVALUATIONS, Denoise, Guidance, Guide, LoraUse, Pin, Projection, Refine, Sampling
-from aiprod_components.errors import CancelledError
+from aiprod_components.errors import CancelledError, NumericalError
 from aiprod_components.families import make_family
 from aiprod_components.local import Silent
 from aiprod_components.models.lora import inject, injected, save_lora
 from aiprod_components.stages.denoiser import Denoiser
+from aiprod_components.stages.flow import _Row
 from aiprod_components.stages.refiner import Refiner
 from aiprod_components.values import Latents, PromptEmbeds, VideoShape
 from tests.stages.watching import Counter
@@ -125,6 +127,37 @@ def test_a_guide_moves_the_prediction_and_the_order_of_guides_does_not_matter(de
     assert not torch.allclose(run(guide(1, 4)), run(guide(1, 7)), atol=0.01)
     firm, faint = (run(guide(1, 4, strength)) for strength in (1.0, 0.05))
     assert not torch.allclose(firm, faint, atol=0.05)
+
+
+@pytest.mark.parametrize(("sampler", "second"), [("heun", 0.4), ("res_2s", None)])
+def test_a_faint_guide_is_as_noisy_as_the_latents_at_every_question(
+    sampler: str, second: float | None, denoiser: Denoiser, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[tuple[float, float]] = []
+    predict = denoiser._network.predict
+
+    def watched(rows: Sequence[_Row], *, video: VideoShape) -> list[torch.Tensor]:
+        asked.extend((row.levels.max().item(), row.guides.freedom.max().item()) for row in rows)
+        return predict(rows, video=video)
+
+    monkeypatch.setattr(denoiser._network, "predict", watched)
+    guide = Guide(Latents(torch.randn(1, 64, 1, 2, 3)), replace(VIDEO, num_frames=1), 4, 0.75)
+    denoiser.run(replace(some_call(scale=1.0), sampling=Sampling((0.8, 0.4, 0.0), Guidance(), 1, sampler), guides=(guide,)), Silent())
+    assert len(asked) == 3
+    assert [guide for _, guide in asked] == pytest.approx([0.25 * level for level, _ in asked])
+    assert 0.4 <= asked[1][0] < 0.8 and second in (None, pytest.approx(asked[1][0]))
+
+
+def test_states_that_cannot_share_a_step_are_refused(denoiser: Denoiser):
+    states = [denoiser.start(call) for call in (some_call(), replace(some_call(), loras=(LoraUse("distilled", 1.0),)))]
+    with pytest.raises(ValueError, match="the same LoRAs"):
+        denoiser.step(states)
+
+
+def test_numbers_that_overflowed_are_an_error_and_no_video(denoiser: Denoiser):
+    state = denoiser.start(some_call())
+    with pytest.raises(NumericalError, match="lower guidance_scale"):
+        denoiser.finish(replace(state, x=state.x / 0))
 
 
 def test_a_call_s_loras_are_in_the_weights_while_it_runs_and_gone_after(tmp_path: Path):
