@@ -52,3 +52,18 @@ def test_a_video_of_two_chunks_and_a_still_run_with_their_shapes_checked() -> No
     assert still.media_type == "image/png"
     with Image.open(io.BytesIO(still.data)) as image:
         assert image.size == (32, 32)
+
+
+@pytest.mark.parametrize(("upscale", "side"), [(1.5, 96), (0.75, 48)])
+def test_a_draft_of_another_size_than_half_runs_with_its_shapes_checked(upscale: float, side: int) -> None:
+    asked = {
+        "prompt": "a red ball",
+        "height": side,
+        "width": side,
+        "num_frames": 5,
+        "num_inference_steps": 1,
+        "seed": 1,
+        "upscale": upscale,
+    }
+    video = run_plan(parse_request(asked, family=FAMILY).plan(FAMILY), stages=STAGES)
+    assert (video.shape.height, video.shape.width) == (side, side)

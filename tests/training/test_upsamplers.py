@@ -8,12 +8,16 @@ import pytest
 import torch
 import yaml
 
+from aiprod_components.families import make_family
 from aiprod_components.families.miniature import SHIPPED_WEIGHTS
+from aiprod_components.media.frames import to_unit
 from aiprod_components.miniature.world import SceneMix
 from aiprod_components.models.checkpoint import load_model
 from aiprod_components.models.upsampler import LatentUpsampler, UpsamplerConfig
+from aiprod_components.training.dataset import FIRST_HELD_OUT_SEED, clips_of, scenes_of
 from aiprod_components.training.latent_cache import ClipSet
 from aiprod_components.training.objectives import COMPONENTS
+from aiprod_components.training.quality import psnr
 from aiprod_components.training.trainer import Trainer
 
 RECIPES = Path(__file__).parents[2] / "aiprod_components" / "training" / "recipes"
@@ -63,3 +67,14 @@ def test_a_cache_is_named_as_ever_and_another_frame_rate_is_another_cache():
     assert ClipSet(64, 33, 8000, SceneMix()).name == "latents_64x33x8000"
     assert ClipSet(64, 65, 2000, SceneMix(), frame_rate=32.0).name == "latents_64x65@32x2000"
     assert ClipSet(64, 33, 100, SceneMix(), "canny").name == "canny_64x33x100"
+
+
+@pytest.mark.parametrize(("name", "side"), [("upsampler_3_2", 96), ("upsampler_3_4", 48)])
+def test_the_shipped_resamplers_show_the_clip_at_its_new_size(name: str, side: int):
+    family, seed = make_family("miniature"), FIRST_HELD_OUT_SEED + 3
+    vae, network = family.load("vae"), family.load(name)
+    low, high = (to_unit(clips_of(scenes_of([seed], mix=SceneMix()), num_frames=17, size=size)) for size in (64, side))
+    with torch.inference_mode():
+        shown = vae.decode(network(vae.encode(low)))
+    assert shown.shape == high.shape
+    assert psnr(shown, high) > 30
