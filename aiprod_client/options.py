@@ -98,7 +98,7 @@ def _other(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise InvalidRequestError(f"--set must be FIELD=VALUE, such as sampler=heun, got {text!r}", field="set")
-    if name == "prompt" or name in OPTIONS:
+    if name in ("prompt", "input_reference") or name in OPTIONS:
         raise InvalidRequestError(f"--set {name} is an argument of its own; see --help", field=name)
     try:
         return name, json.loads(value)

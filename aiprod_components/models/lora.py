@@ -116,13 +116,13 @@ class _Alphas:
     """What a file says of its factors' strength: alphas by module, by PEFT's patterns of modules, and one for the rest."""
 
     own: Mapping[str, float]
-    patterns: Mapping[str, float]
+    patterns: Mapping[re.Pattern[str], float]
     common: float | None
     rank_stabilized: bool  # alpha / sqrt(rank) (rsLoRA, Kalajdzievski 2023)
 
     def strength(self, module: str, *, rank: int) -> float:
         """1 where nothing is said."""
-        matching = (alpha for pattern, alpha in self.patterns.items() if re.match(rf"(.*\.)?({pattern})$", module))
+        matching = (alpha for pattern, alpha in self.patterns.items() if pattern.fullmatch(module))
         alpha = self.own[module] if module in self.own else next(matching, self.common)
         return 1.0 if alpha is None else alpha / (rank**0.5 if self.rank_stabilized else rank)
 
@@ -132,21 +132,27 @@ def _alphas(file: Any, path: Path) -> _Alphas:
     try:
         own = {PREFIXES.sub("", key).removesuffix(ALPHA): float(file.get_tensor(key)) for key in file.keys() if key.endswith(ALPHA)}  # noqa: SIM118
         config = {key.split(".")[-1]: value for key, value in _config(file, path).items()}
-        patterns = {PREFIXES.sub("", pattern): float(alpha) for pattern, alpha in (config.get("alpha_pattern") or {}).items()}
+        patterns = {_ending(text): float(alpha) for text, alpha in (config.get("alpha_pattern") or {}).items()}
         common = float(config["lora_alpha"]) if "lora_alpha" in config else None
         if not all(map(math.isfinite, (*own.values(), *patterns.values(), common or 0.0))):
             raise ValueError("not a finite number")
-        for pattern in patterns:
-            re.compile(pattern)
-    except (ValueError, TypeError, RuntimeError, AttributeError, OSError, re.error) as error:
+    except (ValueError, TypeError, RuntimeError, AttributeError, OverflowError, re.error) as error:
         raise CheckpointError(f"{path} says no readable alpha ({error}); save it again") from error
     return _Alphas(own, patterns, common, bool(config.get("use_rslora")))
+
+
+def _ending(text: str) -> re.Pattern[str]:
+    """PEFT's way to name modules: a pattern of their whole name, or of its last parts."""
+    return re.compile(rf"(.*\.)?({PREFIXES.sub('', text)})")
 
 
 def _config(file: Any, path: Path) -> dict[str, Any]:
     """PEFT's: as JSON in the header, where diffusers keeps it, or in a file of the same name beside this one."""
     beside = path.with_suffix(".json")
-    text = (file.metadata() or {}).get(CONFIG_KEY) or (beside.read_text() if beside.is_file() else "{}")
+    try:
+        text = (file.metadata() or {}).get(CONFIG_KEY) or (beside.read_text() if beside.is_file() else "{}")
+    except OSError as error:
+        raise CheckpointError(f"{beside.name}, beside the LoRA, cannot be read: {error.strerror}") from error
     return dict(json.loads(text))
 
 

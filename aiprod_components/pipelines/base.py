@@ -192,7 +192,8 @@ class GuidedRequest(VideoRequest, frozen=True):
     def _check_guidance_is_used(self) -> None:
         """Raises InvalidRequestError for what has no effect without guidance, rather than making a video as if it had not been said."""
         unguided = {"negative_prompt": bool(self.negative_prompt), "projected_guidance": self.projected_guidance is not None}
-        unguided["guidance_rescale"] = self.guidance_rescale > 0 and self.skip_guidance is None
+        if self.skip_guidance is None:
+            unguided |= {"guidance_rescale": self.guidance_rescale > 0, "guidance_interval": self.guidance_interval != (0.0, 1.0)}
         if self.guidance_scale == 1 and (field := next((field for field, used in unguided.items() if used), None)):
             raise InvalidRequestError(f"{field} needs guidance, and guidance_scale is 1; raise it or leave {field} out", field=field)
 

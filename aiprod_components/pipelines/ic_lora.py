@@ -30,11 +30,10 @@ class ICLora(VideoRequest, frozen=True):
 
     def check(self, family: Family) -> None:
         super().check(family)
-        controls = [name for name, lora in family.loras.items() if lora.control is not None]
+        controls = {name: lora for name, lora in family.loras.items() if lora.control is not None}
         if self.control not in controls:
-            raise InvalidRequestError(
-                f"control {self.control!r} is unknown to {family.name}; there is {', '.join(controls) or 'none'}", field="control"
-            )
+            there = ", ".join(name for name, lora in controls.items() if lora.fault is None) or "none"
+            raise InvalidRequestError(f"control {self.control!r} is unknown to {family.name}; there is {there}", field="control")
         if fault := family.loras[self.control].fault:
             raise InvalidRequestError(f"control {self.control!r} does not belong to {family.name}: {fault}", field="control")
         numerator, denominator, _ = UPSCALES[self.upscale]

@@ -1,6 +1,6 @@
 """YAML -> recipe: everything a training run depends on"""
 
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 
 class Strict(BaseModel):
@@ -10,7 +10,11 @@ class Strict(BaseModel):
 
 
 class Schedule(Strict):
-    """How long and how fast: linear warm-up, then a cosine down to a hundredth of the peak."""
+    """How long and how fast: linear warm-up, then a cosine down to a hundredth of the peak.
+
+    `share` is how far the result goes from the weights at the start to those at the end: a short run on other data forgets what the
+    network knew, and the weights in between keep more of both (Wortsman et al. 2022).
+    """
 
     steps: PositiveInt
     learning_rate: PositiveFloat
@@ -18,6 +22,7 @@ class Schedule(Strict):
     weight_decay: float = 0.01
     gradient_clip: PositiveFloat = 1.0
     ema_decay: float = 0.999
+    share: float = Field(default=1.0, gt=0, le=1)
     checkpoint_every_seconds: PositiveFloat = 180
 
 

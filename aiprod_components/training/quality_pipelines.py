@@ -113,8 +113,8 @@ UPSAMPLERS: dict[str, tuple[tuple[int, int, float], tuple[int, int, float]]] = {
 def upsamplers(examiner: Examiner, *, count: int) -> dict[str, Any]:
     """True clips, encoded, through each upsampler and decoded, against the true render at the larger size or rate.
 
-    The rival resamples the decoded frames: bicubic in space, the mean of two neighbours in time. None can be better than the true
-    render, encoded and decoded.
+    The rival resamples the decoded frames: bicubic in space, the mean of two neighbours in time. No network can
+    be better than the true render, encoded and decoded.
     """
     return {name: _upsampled(examiner, name, count=count) for name in UPSAMPLERS if examiner.family.has(name)}
 

@@ -60,6 +60,8 @@ class Trainer:
         torch.set_num_threads(recipe.threads)
         objective.model.to(self.device)
         self.average = deepcopy(objective.model).requires_grad_(False)
+        # Kept with the run: where a run ends is often where it began to read.
+        self.start = deepcopy(self.average.state_dict()) if self.schedule.share < 1 else {}
         self.optimizer = MatrixOptimizer(objective.model, weight_decay=recipe.schedule.weight_decay)
         self.step = 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +80,16 @@ class Trainer:
                 self._save()
                 self._examine()
                 saved = time.monotonic()
-        self.objective.finish(self.average)
+        self.objective.finish(self._result())
+
+    def _result(self) -> nn.Module:
+        """The averaged weights, or the share of the way to them from those at the start."""
+        result = deepcopy(self.average)
+        with torch.no_grad():
+            for name, parameter in result.named_parameters():
+                if self.start:
+                    parameter.copy_(torch.lerp(self.start[name], parameter, self.schedule.share))
+        return result
 
     def _train_step(self) -> dict[str, Tensor]:
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -114,6 +125,7 @@ class Trainer:
             "step": self.step,
             "model": self.objective.model.state_dict(),
             "average": self.average.state_dict(),
+            "start": self.start,
             "optimizer": self.optimizer.state_dict(),
         }
         torch.save(state, self.folder / "checkpoint.partial")
@@ -127,4 +139,5 @@ class Trainer:
         self.step = state["step"]
         self.objective.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
+        self.start = state["start"]
         self.optimizer.load_state_dict(state["optimizer"])

@@ -175,7 +175,17 @@ def test_a_file_that_is_no_lora_is_refused_by_name(tensors: dict[str, Tensor], r
 
 
 @pytest.mark.parametrize(
-    "config", ["{", "[1]", '{"lora_alpha": "much"}', '{"lora_alpha": [1]}', '{"lora_alpha": Infinity}', '{"alpha_pattern": {"(": 1}}']
+    "config",
+    [
+        "{",
+        "[1]",
+        '{"lora_alpha": "much"}',
+        '{"lora_alpha": [1]}',
+        '{"lora_alpha": Infinity}',
+        '{"alpha_pattern": {"(": 1}}',
+        '{"alpha_pattern": {"(?i)mix": 1}}',
+        '{"lora_alpha": 1' + "0" * 400 + "}",
+    ],
 )
 def test_a_header_that_says_nonsense_of_alpha_is_refused_by_name(config: str, tmp_path: Path):
     save_file(PAIR, tmp_path / "odd.safetensors", metadata={"lora_adapter_metadata": config})

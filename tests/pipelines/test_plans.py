@@ -272,6 +272,7 @@ def test_the_same_request_gives_the_same_plan():
         ({"guidance_scale": 1, "negative_prompt": "blur"}, "negative_prompt", "guidance_scale is 1; raise it"),
         ({"guidance_scale": 1, "projected_guidance": {}}, "projected_guidance", "guidance_scale is 1; raise it"),
         ({"guidance_scale": 1, "guidance_rescale": 0.5}, "guidance_rescale", "guidance_scale is 1; raise it"),
+        ({"guidance_scale": 1, "guidance_interval": [0.2, 0.5]}, "guidance_interval", "guidance_scale is 1; raise it"),
         ({"num_frames": 1, "double_frame_rate": True}, "double_frame_rate", "num_frames is 1"),
         ({"guidance_interval": [0.8, 0.2]}, "guidance_interval", "the lower one first"),
         ({"guidance_interval": [float("nan"), 0.2]}, "guidance_interval", "from 0 to 1"),

@@ -67,21 +67,6 @@ def test_a_recipe_trains_and_writes_weights_that_load(name: str, weights: Path, 
     assert make_miniature(weights=str(weights)).load(recipe.component) is not None
 
 
-def test_a_share_of_the_way_is_between_the_weights_before_and_those_trained(weights: Path, tmp_path: Path):
-    recipe, _ = small_recipe("denoiser", cache=tmp_path / "cache")
-    before = make_miniature(weights=str(weights)).load("denoiser").state_dict()
-    objective = FlowObjective(recipe.model_copy(update={"share": 0.25}), output=weights)
-    with torch.no_grad():
-        for parameter in objective.model.parameters():
-            parameter.add_(1.0)
-    objective.finish(objective.model)
-    after = make_miniature(weights=str(weights)).load("denoiser").state_dict()
-    for name, start in before.items():
-        torch.testing.assert_close(after[name], start + 0.25, rtol=2e-3, atol=2e-3)
-    with pytest.raises(ValueError, match="start_from is null"):
-        type(recipe).model_validate({**recipe.model_dump(), "start_from": None, "share": 0.25})
-
-
 def test_which_trajectories_are_pinned_has_nothing_to_do_with_their_scenes():
     wanted = TrajectorySet(400, VideoShape(9, 32, 32, 16.0), SceneMix(), 2, 2, english_share=1.0, pinned_share=0.5)
     pinned = {row for row in range(400) if wanted.pinned(row)}

@@ -66,6 +66,29 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path):
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
+def test_a_share_of_the_way_is_the_same_however_often_a_run_is_finished(tmp_path: Path):
+    class Onward(Line):
+        """Begins where the last run ended."""
+
+        def __init__(self, begin: nn.Module) -> None:
+            super().__init__()
+            self.model.load_state_dict(begin.state_dict())
+
+    start, whole = Line().model, Line()
+    Trainer(whole, recipe(30), folder=tmp_path / "whole").run()
+    partly = recipe(30).model_copy(update={"schedule": Schedule(steps=30, learning_rate=2e-2, share=0.25)})
+    first = Onward(start)
+    Trainer(first, partly, folder=tmp_path / "partly").run()
+    assert whole.finished is not None and first.finished is not None
+    again = Onward(first.finished)
+    Trainer(again, partly, folder=tmp_path / "partly").run()
+    assert again.finished is not None
+    states = (each.state_dict() for each in (start, whole.finished, first.finished, again.finished))
+    for begun, ended, shared, repeated in zip(*(state.values() for state in states), strict=True):
+        torch.testing.assert_close(shared, begun + 0.25 * (ended - begun))
+        torch.testing.assert_close(repeated, shared, rtol=0, atol=0)
+
+
 def test_a_gradient_that_is_not_finite_stops_the_run_and_leaves_the_weights(tmp_path: Path):
     class Broken(Line):
         def loss(self, step: int) -> dict[str, Tensor]:

@@ -12,12 +12,12 @@ draft's errors along with the noise it was given.
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from aiprod_components.diffusion.conditioning import Appended, add_noise
@@ -81,8 +81,6 @@ class FlowRecipe(BaseRecipe):
     component: Literal["denoiser", "refiner", "canny"]
     model: BackboneConfig
     start_from: str | None  # another component's weights to go on from
-    # How far to go from those to the trained ones: a short run on other clips forgets, and the weights in between keep more of both.
-    share: float = Field(default=1.0, gt=0, le=1)
     cache: str
     clips: list[CachedClips]
     captions: Captions
@@ -90,12 +88,6 @@ class FlowRecipe(BaseRecipe):
     given: Given
     drafts: Drafts | None = None
     control: Control | None = None
-
-    @model_validator(mode="after")
-    def _has_weights_to_stay_near(self) -> Self:
-        if self.share < 1 and self.start_from is None:
-            raise ValueError("share is of the way from start_from's weights, and start_from is null; name a component or leave share out")
-        return self
 
 
 class _DraftMaker:
@@ -120,7 +112,7 @@ class FlowObjective:
         torch.manual_seed(recipe.seed)
         self.model = HybridBackbone(recipe.model)
         if recipe.start_from is not None:
-            self.model.load_state_dict(self._start())
+            self.model.load_state_dict(load_model(HybridBackbone, BackboneConfig, output / recipe.start_from).state_dict())
         self.source = ClipSource(recipe.clips, cache=recipe.cache, weights=output, device=recipe.device)
         if recipe.control is not None:
             inject(self.model, rank=recipe.control.rank, modules=recipe.control.modules)
@@ -165,19 +157,12 @@ class FlowObjective:
     def finish(self, model: nn.Module) -> None:
         recipe = self.recipe
         if recipe.control is None:
-            if recipe.share < 1:
-                trained = model.state_dict()
-                model.load_state_dict({name: torch.lerp(start, trained[name].cpu(), recipe.share) for name, start in self._start().items()})
             save_model(model, self.output / recipe.component, dtype=torch.float16)
         else:
             file = self.output / "loras" / f"{recipe.component}.safetensors"
             metadata = {"family": "miniature", "component": str(recipe.start_from), "control": recipe.control.name}
             metadata["downscale"] = str(recipe.control.downscale)
             save_lora(injected(model, name=recipe.component), file, metadata=metadata)
-
-    def _start(self) -> dict[str, Tensor]:
-        """The weights that a run begins with; until it has finished they are where they were."""
-        return load_model(HybridBackbone, BackboneConfig, self.output / str(self.recipe.start_from)).state_dict()
 
     def _error(
         self, model: nn.Module, batch: Batch, *, noise: Tensor, levels: Tensor, appended: Appended | None, rng: random.Random
