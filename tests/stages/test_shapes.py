@@ -54,7 +54,7 @@ def test_a_video_of_two_chunks_and_a_still_run_with_their_shapes_checked() -> No
         assert image.size == (32, 32)
 
 
-@pytest.mark.parametrize(("upscale", "side"), [(1.5, 96), (0.75, 48)])
+@pytest.mark.parametrize(("upscale", "side"), [(1.5, 96), (0.75, 48), (4, 64)])
 def test_a_draft_of_another_size_than_half_runs_with_its_shapes_checked(upscale: float, side: int) -> None:
     asked = {
         "prompt": "a red ball",
