@@ -26,9 +26,9 @@ def combine(guidance: Guidance, denoised: Mapping[Pass, Tensor], *, momentum: Te
     guidance, Ho & Salimans 2022; spatiotemporal skip guidance, Hyung et al. 2024; at some noise levels only, Kynkäänniemi et al. 2024.)
     """
     conditional = denoised["conditional"]
-    counted = torch.ones_like(conditional) if free is None else free.to(conditional.dtype).expand_as(conditional)
     if len(denoised) == 1:
         return Guided(conditional, momentum)
+    counted = torch.ones_like(conditional) if free is None else free.to(conditional.dtype).expand_as(conditional)
     result = conditional
     if "unconditional" in denoised:
         difference = conditional - denoised["unconditional"]
@@ -72,6 +72,8 @@ def rescaled(
     result: Float[Tensor, "B *shape"], *, like: Float[Tensor, "B *shape"], rescale: float, counted: Float[Tensor, "B *shape"]
 ) -> Float[Tensor, "B *shape"]:
     """Each sample's standard deviation brought back to that of `like`: wholly at rescale 1 (Lin et al. 2023, section 3.4)."""
+    if rescale == 0:
+        return result
     wanted, found = (_mean((each - _mean(each, counted)).square(), counted).sqrt() for each in (like, result))
     ratio = torch.where(found > 0, wanted / found, 1.0)
     return result * (rescale * ratio + 1 - rescale)

@@ -61,7 +61,7 @@ class Trainer:
         objective.model.to(self.device)
         self.average = deepcopy(objective.model).requires_grad_(False)
         # Kept with the run: where a run ends is often where it began to read.
-        self.start = deepcopy(self.average.state_dict()) if self.schedule.share < 1 else {}
+        self.start = deepcopy(self.average.state_dict())
         self.optimizer = MatrixOptimizer(objective.model, weight_decay=recipe.schedule.weight_decay)
         self.step = 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,12 +83,11 @@ class Trainer:
         self.objective.finish(self._result())
 
     def _result(self) -> nn.Module:
-        """The averaged weights, or the share of the way to them from those at the start."""
+        """The share of the way from the weights at the start to the averaged ones."""
         result = deepcopy(self.average)
         with torch.no_grad():
             for name, parameter in result.named_parameters():
-                if self.start:
-                    parameter.copy_(torch.lerp(self.start[name], parameter, self.schedule.share))
+                parameter.copy_(torch.lerp(self.start[name], parameter, self.schedule.share))
         return result
 
     def _train_step(self) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from aiprod_components.models.video_vae import VideoVAE, VideoVAEConfig
+from tests.models.untrained import outspoken
 
 CONFIG = VideoVAEConfig(widths=(8, 16, 16, 16), latent_channels=8, attention_heads=2, attention_window=3)
 
@@ -11,8 +12,4 @@ CONFIG = VideoVAEConfig(widths=(8, 16, 16, 16), latent_channels=8, attention_hea
 @pytest.fixture(scope="session")
 def vae() -> VideoVAE:
     torch.manual_seed(0)
-    vae = VideoVAE(CONFIG).eval()
-    # Untrained residual branches are silent and would hide a mistake in them.
-    for parameter in vae.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    return vae.requires_grad_(False)
+    return outspoken(VideoVAE(CONFIG), std=0.1)

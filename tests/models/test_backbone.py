@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from aiprod_components.models.backbone import BackboneConfig, Context, HybridBackbone, Text, Tokens
+from tests.models.untrained import outspoken
 
 CONFIG = BackboneConfig(latent_channels=4, width=48, heads=4, attention_blocks=2, convolution_blocks=1, text_width=16)
 GRID = (2, 3, 4)
@@ -15,10 +16,7 @@ SIZE = 24
 @pytest.fixture(scope="module")
 def backbone() -> HybridBackbone:
     torch.manual_seed(0)
-    backbone = HybridBackbone(CONFIG).eval()
-    for parameter in backbone.parameters():
-        torch.nn.init.normal_(parameter, std=0.15)
-    return backbone.requires_grad_(False)
+    return outspoken(HybridBackbone(CONFIG), std=0.15)
 
 
 def some_tokens(*, appended: int = 0) -> Tokens:
