@@ -3,64 +3,40 @@
 What needs torch or Ray is imported by the command that needs it: help and the server's client answer at once.
 """
 
-import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from aiprod_client.client import AiprodClientError, Client, GeneratedVideo
+from aiprod_client import cli_jobs, cli_keys
+from aiprod_client.client import Client
+from aiprod_client.connecting import DEFAULT_SERVER
+from aiprod_client.errors import AiprodClientError
+from aiprod_client.exits import AsJson, err, group, print_json, told
 from aiprod_client.options import with_settings
-from aiprod_client.server import DEFAULT_PORT, LOOPBACK, ROOT, ServerError, running_server
+from aiprod_client.server import ROOT, ServerError, interruptible, running_server
 from aiprod_client.settings import VideoSettings
-from aiprod_client.terminal import facts_table, plan_table, step_bars, summary, times_table
-from aiprod_components.errors import AiprodError, InvalidRequestError
+from aiprod_client.terminal import facts_table, job_bars, models_table, plan_table, step_bars, summary, times_table
+from aiprod_client.video import GeneratedVideo
+from aiprod_components.errors import InvalidRequestError
 
-BAD_INPUT, FAILED = 2, 1
 FORMATS = ("mp4", "png", "webp")
-DEFAULT_SERVER = f"http://{LOOPBACK}:{DEFAULT_PORT}"
 
-app = typer.Typer(
-    name="aiprod",
-    help="Two-stage video diffusion: prompts to videos, here or on a server.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-err = Console(stderr=True, highlight=False)
+app = group("aiprod", help="Two-stage video diffusion: prompts to videos, here or on a server.")
+app.add_typer(cli_jobs.app)
+app.add_typer(cli_keys.keys)
+app.add_typer(cli_keys.tenants)
 
 Prompt = Annotated[str, typer.Argument(help="What the video shows, in any language.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Weights = Annotated[str | None, typer.Option(help="A folder of weights, for a family that ships none; runs in this process.")]
-ServerUrl = Annotated[
+OnlyServer = Annotated[
     str | None, typer.Option("--server", help=f"Whom to ask, and nobody else. [default: $AIPROD_SERVER, or {DEFAULT_SERVER} if it answers]")
 ]
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """Whatever goes wrong is one line on stderr and an exit code: 2 if asking for something else would help."""
-    try:
-        yield
-    except InvalidRequestError as error:
-        _fail(error.message, code=BAD_INPUT)
-    except AiprodClientError as error:
-        _fail(error.message, code=BAD_INPUT if error.is_bad_input else FAILED)
-    except AiprodError as error:
-        _fail(error.message, code=FAILED)
-    except (ServerError, OSError, ImportError, RuntimeError) as error:
-        _fail(str(error), code=FAILED)
-
-
-def _fail(message: str, *, code: int) -> NoReturn:
-    typer.echo(f"aiprod: {' '.join(message.split())}", err=True)
-    raise typer.Exit(code)
 
 
 @app.command()
@@ -69,14 +45,14 @@ def _fail(message: str, *, code: int) -> NoReturn:
 def generate(
     prompt: Prompt,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write: an mp4, or a png or webp of a single frame.")],
-    server: ServerUrl = None,
+    server: OnlyServer = None,
     local: Annotated[bool, typer.Option("--local", help="Run in this process even if a server answers.")] = False,
     weights: Weights = None,
     as_json: AsJson = False,
     *,
     settings: VideoSettings,
 ) -> None:
-    """Make a video: on the server if one answers, otherwise in this process."""
+    """Make a video: on the server if one answers, otherwise in this process. Ctrl-C cancels it."""
     if not output.parent.is_dir():
         raise InvalidRequestError(f"folder {output.parent} does not exist; make it first", field="output")
     if output.is_dir():
@@ -91,7 +67,7 @@ def generate(
     err.print(summary(video, path=str(output)), soft_wrap=True, markup=False)
     if as_json:
         facts = {name: value for name, value in asdict(video).items() if name != "data"}
-        _print_json({"output": str(output), "server": chosen, **facts})
+        print_json({"output": str(output), "server": chosen, **facts})
 
 
 @app.command()
@@ -106,9 +82,28 @@ def plan(prompt: Prompt, as_json: AsJson = False, *, settings: VideoSettings) ->
     asked = understand(prompt, settings, family=family_of(settings, weights=None if shipped else NO_WEIGHTS))
     described = describe(asked.plan)
     if as_json:
-        _print_json({**described, "seed": asked.request.seed})
+        print_json({**described, "seed": asked.request.seed})
     else:
         Console().print(plan_table(described))
+
+
+@app.command()
+@told()
+def models(server: OnlyServer = None, as_json: AsJson = False) -> None:
+    """Show the model families: the server's if one answers, otherwise those that run in this process."""
+    chosen = _choose(server)
+    err.print(f"asking {chosen}" if chosen else "in this process")
+    if chosen:
+        with Client(chosen) as client:
+            found = client.models()
+    else:
+        from aiprod_client import inprocess
+
+        found = inprocess.models()
+    if as_json:
+        print_json({"server": chosen, "data": found})
+    else:
+        Console().print(models_table(found))
 
 
 @app.command()
@@ -136,9 +131,24 @@ def doctor(as_json: AsJson = False) -> None:
 
     report = examine()
     if as_json:
-        _print_json(asdict(report))
+        print_json(asdict(report))
     else:
         Console().print(facts_table(facts_of(report)))
+
+
+@app.command()
+def demo() -> None:
+    """Start the graph, make demo.mp4 over HTTP, stop the graph."""
+    from aiprod_client.demo import main
+
+    raise typer.Exit(main())
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
+def train(context: typer.Context) -> None:
+    """Run a training recipe; it resumes where it stopped. `aiprod train --help` shows its own options."""
+    command = [sys.executable, "-m", "aiprod_components.training", *context.args]
+    raise typer.Exit(subprocess.run(command, check=False).returncode)
 
 
 def _as_named(settings: VideoSettings, output: Path) -> VideoSettings:
@@ -150,10 +160,6 @@ def _as_named(settings: VideoSettings, output: Path) -> VideoSettings:
         endings = ", ".join(f".{name}" for name in FORMATS)
         raise InvalidRequestError(f"{output} must end in {endings}, or say --output-format", field="output")
     return replace(settings, output_format=named)
-
-
-def _print_json(record: dict[str, Any]) -> None:
-    typer.echo(json.dumps(record, indent=2, ensure_ascii=False))
 
 
 def _choose(named: str | None) -> str | None:
@@ -168,8 +174,9 @@ def _choose(named: str | None) -> str | None:
 
 
 def _ask(server: str, prompt: str, settings: VideoSettings) -> GeneratedVideo:
-    with Client(server) as client, err.status("waiting for the video"):
-        video = client.generate(prompt, settings)
+    # Whoever ends this process, and not only Ctrl-C, cancels the video.
+    with interruptible(), Client(server) as client, job_bars(console=err) as show:
+        video = client.generate(prompt, settings, on_change=show)
     err.print(times_table(video.timings))
     return video
 

@@ -1,74 +1,57 @@
-"""prompt and settings -> HTTP -> a finished video, or an error that says what to do"""
+"""calls -> performed over HTTP while the caller waits"""
 
-import re
+import math
+import socket
+import threading
 import time
-from dataclasses import dataclass
-from json import dumps
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import wraps
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 import httpx
 
-from aiprod_client.settings import VideoSettings
+from aiprod_client.calls import Calls
+from aiprod_client.connecting import DIRECT, http_arguments, http_options, no_answer_of, server_url
+from aiprod_client.effects import Ask, Close, Course, Effect, Emit, Ended, Flow, Open, Read, Request, Sleep, Tell, Work
+from aiprod_client.errors import NoAnswerError
+from aiprod_client.patience import DEFAULT_RETRIES, Retries
+from aiprod_client.video import Event, VideoJob
 
-_STAGE_TIME = re.compile(r'([^\s;,]+);dur=([0-9.]+);desc="([^"]*)"')
-RUNNING, DEPLOY_FAILED = "RUNNING", "DEPLOY_FAILED"  # an application's states that decide something
-_NOT_THE_REQUEST = {401, 403, 408, 409, 429}  # refused, but asking for something else would not help
-
-
-class AiprodClientError(Exception):
-    """What the server said: `message`, the request's field at fault (`param`), a stable `code`, the HTTP status (None: no answer)."""
-
-    def __init__(self, message: str, *, code: str, param: str | None = None, status: int | None = None) -> None:
-        super().__init__(message)
-        self.message, self.code, self.param, self.status = message, code, param, status
-
-    @property
-    def is_bad_input(self) -> bool:
-        """Whether another request would fare better."""
-        return self.status is not None and 400 <= self.status < 499 and self.status not in _NOT_THE_REQUEST
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class StageTime:
-    """How long a step of the plan was at its stage, in seconds."""
+def _performed(call: Callable[Concatenate[Calls, P], Flow[T]]) -> Callable[Concatenate["Client", P], T]:
+    """The call as a method of the client, which returns what the flow does."""
 
-    step: str
-    stage: str
-    seconds: float
+    @wraps(call)
+    def method(self: "Client", *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.perform(call(self.calls, *args, **kwargs))
 
-
-@dataclass(frozen=True)
-class GeneratedVideo:
-    """A finished video (mp4) or still (PNG, WebP) and how it came to be; equal frames have an equal `frames_sha256`.
-
-    `seconds` is the whole time from asking to having; the steps' `timings` leave out waiting and the way between stages.
-    """
-
-    data: bytes
-    seed: int
-    pipeline: str
-    frames_sha256: str
-    seconds: float
-    timings: tuple[StageTime, ...]
-    media_type: str = "video/mp4"
+    return method
 
 
 class Client:
-    """Talks to an AIPROD server; every method raises AiprodClientError when the server says no or nothing."""
+    """Talks to an AIPROD server; every method raises AiprodClientError when the server says no or nothing.
 
-    def __init__(self, base_url: str = "http://127.0.0.1:8000", *, timeout: float = 600.0) -> None:
-        self.base_url = base_url
-        # Whatever proxy the environment names, this machine reaches itself without one.
-        direct = {"all://127.0.0.1": httpx.HTTPTransport(), "all://localhost": httpx.HTTPTransport()}
-        try:
-            self._http = httpx.Client(base_url=base_url, timeout=httpx.Timeout(timeout, connect=10.0), mounts=direct)
-        except (httpx.InvalidURL, UnicodeError) as error:
-            raise AiprodClientError(f"{base_url!r} is not a URL: {error}", code="invalid_url") from error
-        url = self._http.base_url
-        if url.scheme not in ("http", "https") or not url.host or not (url.port is None or 0 < url.port < 65536):
-            self._http.close()
-            raise AiprodClientError(f"{base_url!r} is not a server's URL, such as http://127.0.0.1:8000", code="invalid_url")
+    `base_url` is by default $AIPROD_SERVER, or this machine; `api_key` is $AIPROD_API_KEY. `timeout` is how many seconds an answer may
+    take to begin or to go on: no bound on the whole of it, and a video's making is waited for as long as it takes.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout: float = 60.0,
+        retries: Retries = DEFAULT_RETRIES,
+    ) -> None:
+        self.base_url = server_url(base_url)
+        options = http_options(self.base_url, api_key=api_key, timeout=timeout)
+        self.calls = Calls(retries)
+        self._http = httpx.Client(**options, mounts=dict.fromkeys(DIRECT, httpx.HTTPTransport(verify=options["verify"])))
 
     def __enter__(self) -> Self:
         return self
@@ -79,74 +62,126 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
-    def generate(self, prompt: str, settings: VideoSettings = VideoSettings()) -> GeneratedVideo:
-        """Waits for the video."""
-        started = time.perf_counter()
-        answer = self._send("POST", "/v1/videos/sync", json=settings.body(prompt))
-        try:
-            return GeneratedVideo(
-                data=answer.content,
-                seed=int(answer.headers["x-aiprod-seed"]),
-                pipeline=answer.headers["x-aiprod-pipeline"],
-                frames_sha256=answer.headers["x-aiprod-frames-sha256"],
-                seconds=time.perf_counter() - started,
-                timings=_stage_times(answer.headers.get("server-timing", "")),
-                media_type=answer.headers["content-type"],
-            )
-        except (KeyError, ValueError) as error:
-            raise AiprodClientError(f"{self.base_url} is no AIPROD server: it answered without {error}", code="not_aiprod") from error
+    def perform(self, flow: Flow[T]) -> T:
+        """Does what the flow says."""
+        with _Performance(self._http, flow, server=self.base_url) as performance:
+            ended = performance.go_on()
+        assert isinstance(ended, Ended), "a flow that emits is iterated over"
+        return ended.value
 
-    def plan(self, prompt: str, settings: VideoSettings = VideoSettings()) -> dict[str, Any]:
-        """The steps of the request with the work of each; runs nothing."""
-        return self._read(self._send("POST", "/v1/plans", json=settings.body(prompt)), needed="steps")
+    def iterate(self, *, limit: int = 100, order: str = "desc") -> Iterator[VideoJob]:
+        """Every video, page by page of `limit`, newest first or (`asc`) last."""
+        return self._each(self.calls.iterate(limit=limit, order=order))
 
-    def models(self) -> list[dict[str, Any]]:
-        """The served families with their pipelines, limits and sizes."""
-        return self._read(self._send("GET", "/v1/models"), needed="data")["data"]
+    def stream(self, video: str | VideoJob) -> Iterator[Event]:
+        """Every event until the video is finished, the connection breaking or not: VideoEvent and PreviewEvent."""
+        return self._each(self.calls.stream(video))
 
-    def ready(self, *, timeout: float = 5.0) -> bool:
-        """Whether the server answers and all its applications are up."""
-        return set(self.applications(timeout=timeout).values()) == {RUNNING}
+    def _each(self, flow: Flow[None]) -> Iterator[Any]:
+        with _Performance(self._http, flow, server=self.base_url) as performance:
+            while isinstance(step := performance.go_on(), Emit):
+                yield step.value
 
-    def applications(self, *, timeout: float = 5.0) -> dict[str, str]:
-        """The state of each application in Ray Serve's words; empty while no AIPROD server answers."""
-        try:
-            return dict(self._http.get("/readyz", timeout=timeout).json()["applications"])
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
-            return {}
+    create = _performed(Calls.create)
+    remix = _performed(Calls.remix)
+    edit = _performed(Calls.edit)
+    extend = _performed(Calls.extend)
+    retrieve = _performed(Calls.retrieve)
+    list = _performed(Calls.list)
+    wait = _performed(Calls.wait)
+    download = _performed(Calls.download)
+    cancel = _performed(Calls.cancel)
+    delete = _performed(Calls.delete)
+    generate = _performed(Calls.generate)
+    plan = _performed(Calls.plan)
+    models = _performed(Calls.models)
+    ready = _performed(Calls.ready)
+    applications = _performed(Calls.applications)
 
-    def _read(self, answer: httpx.Response, *, needed: str) -> dict[str, Any]:
-        try:
-            record = answer.json()
-        except ValueError:
-            record = None
-        if not isinstance(record, dict) or needed not in record:
-            raise AiprodClientError(f"{self.base_url} is no AIPROD server: it answered without {needed!r}", code="not_aiprod")
-        return record
 
-    def _send(self, method: str, path: str, *, json: dict[str, Any] | None = None) -> httpx.Response:
-        try:
-            # Not httpx's encoding, which raises on NaN: the server knows how to refuse it by name.
-            body: dict[str, Any] = {} if json is None else {"content": dumps(json), "headers": {"content-type": "application/json"}}
-            answer = self._http.request(method, path, **body)
-        except httpx.TimeoutException as error:
-            raise AiprodClientError(f"{self.base_url} did not answer in time", code="timeout") from error
-        except httpx.HTTPError as error:
-            raise AiprodClientError(f"{self.base_url} cannot be reached ({error})", code="unreachable") from error
-        if answer.is_error:
-            raise _error(answer)
+class _Performance(Generic[T]):
+    """One flow being performed, with at most one open answer."""
+
+    def __init__(self, http: httpx.Client, flow: Flow[T], *, server: str) -> None:
+        self._http, self._server = http, server
+        self._course = Course(flow)
+        self._answer: httpx.Response | None = None
+        self._chunks: Iterator[bytes] = iter(())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        parting = self._course.leave()
+        self._close()
+        if parting is not None:
+            with _Performance(self._http, parting, server=self._server) as last:
+                last.go_on()
+
+    def go_on(self) -> Emit | Ended[T]:
+        """Until there is something for the caller."""
+        while not isinstance(effect := self._course.go_on(), Emit | Ended):
+            try:
+                self._course.take(self._perform(effect))
+            except NoAnswerError as error:
+                self._course.fail(error)
+        return effect
+
+    def _perform(self, effect: Effect) -> Any:
+        match effect:
+            case Ask(request):
+                return self._send(request)
+            case Open(request):
+                return self._open(request)
+            case Read(timeout):
+                with no_answer_of(self._server), self._cut_after(timeout):
+                    return next(self._chunks, None)
+            case Close():
+                return self._close()
+            case Sleep(seconds):
+                return time.sleep(seconds)
+            case Work(function):
+                return function()
+            case Tell(function, value):
+                return function(value)
+            case _:
+                raise AssertionError(f"{effect} is not performed here")
+
+    def _send(self, request: Request, *, stream: bool = False) -> httpx.Response:
+        with no_answer_of(self._server):
+            built = self._http.build_request(**http_arguments(request, default=self._http.timeout))
+            return self._http.send(built, stream=stream, follow_redirects=stream)
+
+    def _open(self, request: Request) -> httpx.Response:
+        self._close()
+        self._answer = answer = self._send(request, stream=True)
+        with no_answer_of(self._server):
+            if answer.is_error:
+                answer.read()
+        self._chunks = answer.iter_bytes()
         return answer
 
+    def _close(self) -> None:
+        if self._answer is not None:
+            self._answer.close()
+        self._answer, self._chunks = None, iter(())
 
-def _error(answer: httpx.Response) -> AiprodClientError:
-    try:
-        said = answer.json()["error"]
-        return AiprodClientError(said["message"], code=said["code"], param=said.get("param"), status=answer.status_code)
-    except (ValueError, KeyError, TypeError):
-        message = f"the server answered {answer.status_code} {answer.reason_phrase} and gave no reason"
-        return AiprodClientError(message, code="http_error", status=answer.status_code)
+    @contextmanager
+    def _cut_after(self, seconds: float) -> Iterator[None]:
+        """Ends the connection when the time is over: httpx's own limit starts anew with every byte."""
+        if math.isinf(seconds) or self._answer is None:
+            yield
+            return
+        connection: socket.socket = self._answer.extensions["network_stream"].get_extra_info("socket")
+        timer = threading.Timer(seconds, _cut, (connection,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
-def _stage_times(header: str) -> tuple[StageTime, ...]:
-    """The entries of a Server-Timing header that name a stage; their durations are milliseconds."""
-    return tuple(StageTime(step, stage, float(duration) / 1000) for step, duration, stage in _STAGE_TIME.findall(header))
+def _cut(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

@@ -7,9 +7,10 @@ with them is said in the same words.
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
-from aiprod_client.client import GeneratedVideo, StageTime
 from aiprod_client.settings import VideoSettings
+from aiprod_client.video import GeneratedVideo, StageTime
 from aiprod_components.families import make_family
 from aiprod_components.families.aiprod import RANDOM
 from aiprod_components.families.base import Family
@@ -18,6 +19,7 @@ from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.plan import Plan, Step
 from aiprod_components.stages.base import Progress
 from deployments.api.body import parse_json
+from deployments.api.catalogue import list_models
 from deployments.api.wire import Asked, Wire
 
 DEFAULT_FAMILY = "miniature"
@@ -28,6 +30,12 @@ NO_WEIGHTS = RANDOM
 def family_of(settings: VideoSettings, *, weights: str | None) -> Family:
     model = DEFAULT_FAMILY if settings.model is None else settings.model
     return make_family(model.partition("/")[0], weights=weights)
+
+
+def models() -> list[dict[str, Any]]:
+    """The families that run here without naming anything, as a server describes those that it serves."""
+    family = make_family(DEFAULT_FAMILY)
+    return list_models(Wire({family.name: family}))["data"]
 
 
 def understand(prompt: str, settings: VideoSettings, *, family: Family) -> Asked:

@@ -18,7 +18,8 @@ from typing import IO, Any, NoReturn
 
 import yaml
 
-from aiprod_client.client import DEPLOY_FAILED, RUNNING, Client
+from aiprod_client.calls import DEPLOY_FAILED, RUNNING
+from aiprod_client.client import Client
 
 ROOT = Path(__file__).parents[1]
 SERVE = Path(sys.executable).with_name("serve")
@@ -52,18 +53,22 @@ class Server:
 
 
 @contextmanager
-def running_server(config: Path, *, port: int | None, patience: float = 600.0, log: IO[bytes] | None = None) -> Iterator[Server]:
+def running_server(
+    config: Path, *, port: int | None, patience: float = 600.0, log: IO[bytes] | None = None, data: Path | None = None
+) -> Iterator[Server]:
     """Runs the graph in a Ray cluster of its own; its output goes to `log` (None: to this process's stderr).
+
+    `data` is the folder of its jobs and videos, unless the config names one (None: the config's, $AIPROD_DATA, or the user's own).
 
     Raises ServerError when it does not get ready, and ConfigError when it cannot. SIGTERM ends the block as Ctrl-C does.
     """
-    with tempfile.TemporaryDirectory() as folder, _interruptible():
+    with tempfile.TemporaryDirectory() as folder, interruptible():
         settings = _loopback_config(config, port=port)
         chosen: int = settings["http_options"]["port"]
         _check_port(chosen)
         path = Path(folder) / "serve_config.yaml"
         path.write_text(yaml.safe_dump(settings))
-        process = _start(path, log=log)
+        process = _start(path, log=log, environment={} if data is None else {"AIPROD_DATA": str(data)})
         try:
             url = f"http://{LOOPBACK}:{chosen}"
             yield Server(url, _wait_until_ready(url, process=process, patience=patience), process)
@@ -96,11 +101,11 @@ def _check_port(port: int) -> None:
             raise ServerError(f"port {port} is taken; stop what listens there, or choose another with --port") from error
 
 
-def _start(config: Path, *, log: IO[bytes] | None) -> subprocess.Popen[bytes]:
+def _start(config: Path, *, log: IO[bytes] | None, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     modules = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
         [SERVE, "run", "--address", "local", config],  # a cluster of its own, whatever else runs here
-        env={**os.environ, **ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32), "PYTHONPATH": modules},
+        env={**os.environ, **ENVIRONMENT, "RAY_AUTH_TOKEN": secrets.token_hex(32), "PYTHONPATH": modules, **environment},
         stdin=subprocess.DEVNULL,
         stdout=log or sys.stderr.fileno(),
         stderr=log or sys.stderr.fileno(),
@@ -138,7 +143,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """SIGINT and SIGTERM end the block with KeyboardInterrupt, even where a shell started this process to ignore them."""
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:

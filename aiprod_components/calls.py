@@ -16,6 +16,8 @@ from aiprod_components.values import Footage, LatentGrid, Latents, Picture, Prom
 FLOAT = 4  # bytes of a number in the latents that travel
 EMBED_BYTES = 256 * FLOAT  # of one token of a prompt
 PIXELS_PER_BYTE = 50  # of an mp4, about
+# Measured with the miniature on a CPU core: a token takes 0.17 ms through the denoiser, 0.7 through the VAE, 0.03 through the upsampler.
+VAE_WEIGHT, UPSAMPLER_WEIGHT = 4.0, 0.2
 # An enhanced prompt is not known before it is there: at most so many bytes, written in so many tokens, after an instruction of so many.
 ENHANCED_BYTES, ENHANCED_TOKENS, INSTRUCTION_BYTES = 4000, 512, 2500
 
@@ -154,6 +156,7 @@ class EncodePicture(Call[Latents]):
     """A picture, cropped and resized to height x width -> latents of one frame."""
 
     stage: ClassVar[str] = "vae_encoder"
+    weight: ClassVar[float] = VAE_WEIGHT
     picture: Picture
     height: int
     width: int
@@ -170,6 +173,7 @@ class EncodeFootage(Call[Latents]):
     """
 
     stage: ClassVar[str] = "vae_encoder"
+    weight: ClassVar[float] = VAE_WEIGHT
     footage: Footage
     start: int
     video: VideoShape
@@ -187,6 +191,7 @@ class EncodeTail(Call[Latents]):
     """
 
     stage: ClassVar[str] = "vae_encoder"
+    weight: ClassVar[float] = VAE_WEIGHT
     latents: Input[Latents]
     video: VideoShape
     latent_frames: int
@@ -218,6 +223,7 @@ class Upsample(Call[Latents]):
     """Latents -> latents of another size or frame rate, by one of the family's upsamplers; `video` is the size of the result."""
 
     stage: ClassVar[str] = "upsampler"
+    weight: ClassVar[float] = UPSAMPLER_WEIGHT
     latents: Input[Latents]
     video: VideoShape
     network: str = "upsampler"
@@ -251,6 +257,7 @@ class DecodeVideo(Call[Video]):
     """
 
     stage: ClassVar[str] = "vae_decoder"
+    weight: ClassVar[float] = VAE_WEIGHT
     clips: tuple[Input[Latents], ...]
     video: VideoShape
     overlap: int = 0
@@ -258,7 +265,7 @@ class DecodeVideo(Call[Video]):
 
     def work(self, grid: LatentGrid) -> Work:
         pixels = self.video.num_frames * self.video.height * self.video.width
-        return Work(len(self.clips), grid.tokens_of(self.video), pixels // PIXELS_PER_BYTE)
+        return Work(len(self.clips), grid.tokens_of(self.video) // len(self.clips), pixels // PIXELS_PER_BYTE)
 
 
 def _sampling_work(grid: LatentGrid, video: VideoShape, *, sampling: Sampling, guides: tuple[Guide, ...]) -> Work:

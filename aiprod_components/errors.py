@@ -64,7 +64,77 @@ class UnavailableError(AiprodError):
     code = "unavailable"
 
 
+class WeightsChangedError(UnavailableError):
+    """A stage computes with other weights or code than a job was planned for; the job must be planned anew."""
+
+    code = "weights_changed"
+
+
 class ConfigError(AiprodError):
     """A configuration file says what nothing here understands; the message names the place and what would be."""
 
     code = "config_invalid"
+
+
+class NotFoundError(AiprodError):
+    """Nothing of that name is there, or it is somebody else's."""
+
+    code = "not_found"
+
+
+class ConflictError(AiprodError):
+    """What is there is in a state in which this cannot be done; the message says which."""
+
+    code = "conflict"
+
+
+class IdempotencyError(AiprodError):
+    """An idempotency key was used before, for another body."""
+
+    code = "idempotency_mismatch"
+
+
+class UnauthenticatedError(AiprodError):
+    """No API key, or one that is unknown, expired or revoked."""
+
+    code = "invalid_api_key"
+
+
+class ForbiddenError(AiprodError):
+    """The API key is not for this."""
+
+    code = "forbidden"
+
+
+class BusyError(AiprodError):
+    """Not now: there is too much to do. The same request will do after `retry_after` seconds."""
+
+    code = "busy"
+
+    def __init__(self, message: str, *, field: str | None = None, retry_after: int = 5) -> None:
+        super().__init__(message, field=field)
+        self.retry_after = retry_after
+
+
+class RateLimitedError(BusyError):
+    """More requests in a time than are allowed."""
+
+    code = "rate_limited"
+
+
+class QueueFullError(BusyError):
+    """As many jobs wait as may."""
+
+    code = "queue_full"
+
+
+class QuotaError(BusyError):
+    """As much work as a tenant may ask for."""
+
+    code = "quota_exceeded"
+
+
+class MissingArtifactError(AiprodError):
+    """What was kept of a step is not there any more."""
+
+    code = "artifact_missing"

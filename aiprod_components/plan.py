@@ -1,10 +1,12 @@
 """calls that refer to each other -> a plan: named steps and who feeds whom, as pure data"""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
-from aiprod_components.values import LatentGrid
+from aiprod_components.values import Footage, LatentGrid, Picture
 
 T = TypeVar("T")
 
@@ -29,9 +31,13 @@ class Work:
 
 
 class Call(Generic[T]):
-    """One request to one stage; generic in what it yields. Subclasses are frozen dataclasses that name their stage."""
+    """One request to one stage; generic in what it yields. Subclasses are frozen dataclasses that name their stage.
+
+    `weight` is what a token takes on its way through the stage's network, beside what it takes in the denoiser's.
+    """
 
     stage: ClassVar[str]
+    weight: ClassVar[float] = 1.0
 
     def work(self, grid: LatentGrid) -> Work:
         """What the call costs, known before it runs."""
@@ -85,16 +91,20 @@ class PlanBuilder:
         return Plan(self._family, self._pipeline, self._grid, tuple(self._steps.values()))
 
 
-def refs_in(value: object) -> Iterator[Ref[Any]]:
-    """Every Ref inside a call, through its tuples and dataclasses."""
-    if isinstance(value, Ref):
-        yield value
-    elif isinstance(value, tuple):
+def parts_of(value: object) -> Iterator[object]:
+    """A value and all that is in it, through tuples and dataclasses."""
+    yield value
+    if isinstance(value, tuple):
         for item in value:
-            yield from refs_in(item)
+            yield from parts_of(item)
     elif is_dataclass(value):
         for field in fields(value):
-            yield from refs_in(getattr(value, field.name))
+            yield from parts_of(getattr(value, field.name))
+
+
+def refs_in(value: object) -> Iterator[Ref[Any]]:
+    """Every Ref inside a call, through its tuples and dataclasses."""
+    return (part for part in parts_of(value) if isinstance(part, Ref))
 
 
 def fill(call: Call[T], results: Mapping[str, object]) -> Call[T]:
@@ -110,6 +120,49 @@ def _map_refs(value: Any, resolve: Callable[[Ref[Any]], object]) -> Any:
     if is_dataclass(value) and not isinstance(value, type) and next(refs_in(value), None) is not None:
         return replace(value, **{field.name: _map_refs(getattr(value, field.name), resolve) for field in fields(value)})
     return value
+
+
+def identify(plan: Plan, *, fingerprint: str) -> dict[str, str]:
+    """Each step's identity: a hash of the family's fingerprint, its call, and the identities of what feeds it.
+
+    Steps of one identity have one result, in whatever plan they are and whatever they are called there.
+    """
+    identities: dict[str, str] = {}
+    for step in plan.steps:
+        content = json.dumps([fingerprint, step.call.stage, _as_content(step.call, identities)])
+        identities[step.name] = hashlib.sha256(content.encode()).hexdigest()
+    return identities
+
+
+def _as_content(value: Any, identities: Mapping[str, str]) -> Any:
+    """What is in a value, as JSON that no other value has: 1, 1.0, "1" and true differ there, and floats are written exactly."""
+    if isinstance(value, Ref):
+        return {"result of": identities[value.step]}
+    if isinstance(value, Picture | Footage):
+        return {type(value).__name__: value.digest}
+    if isinstance(value, tuple):
+        return [_as_content(item, identities) for item in value]
+    if isinstance(value, float):
+        return value + 0.0  # -0.0 equals 0.0, and not every database keeps the sign
+    if value is None or isinstance(value, str | int):
+        return value
+    if is_dataclass(value):
+        return {type(value).__name__: {field.name: _as_content(getattr(value, field.name), identities) for field in fields(value)}}
+    raise TypeError(f"a call cannot hold a {type(value).__name__}: {value!r}")
+
+
+def private(plan: Plan) -> dict[str, bool]:
+    """For each step, whether a picture or video that somebody sent is in it, or in what feeds it."""
+    told: dict[str, bool] = {}
+    for step in plan.steps:
+        told[step.name] = any(isinstance(part, Picture | Footage) for part in parts_of(step.call)) or any(told[n] for n in step.inputs)
+    return told
+
+
+def cost_of(plan: Plan) -> float:
+    """What a plan costs, above 0: thousands of passes of a token through the denoiser, or what takes as long elsewhere."""
+    works = [(step.call.weight, step.call.work(plan.grid)) for step in plan.steps]
+    return sum(weight * work.network_calls * work.tokens for weight, work in works) / 1000
 
 
 def describe(plan: Plan) -> dict[str, Any]:

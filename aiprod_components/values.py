@@ -4,7 +4,7 @@ Tensors are on the CPU when a value travels; a stage moves them to its device.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from jaxtyping import Bool, Float, UInt8
@@ -77,10 +77,21 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class FootageShape:
+    """The size of a video as it is shown, upright and with square pixels; its length in seconds and its frames per second."""
+
+    width: int
+    height: int
+    seconds: float
+    frame_rate: float
+
+
+@dataclass(frozen=True)
 class Footage:
-    """An encoded video as it was uploaded; it is known by the hash of its content."""
+    """An encoded video as it was uploaded; it is known by the hash of its content. `shape` is what a check found, None before any."""
 
     data: bytes
+    shape: FootageShape | None = field(default=None, compare=False)
 
     @property
     def digest(self) -> str:

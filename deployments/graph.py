@@ -2,7 +2,7 @@
 
     miniature: family ── text_encoder, vae_encoder, denoiser, upsampler, refiner, vae_decoder      one application per family
                          (prompt_enhancer, where the family names a language model)
-    api:       ingress ── finds the stages by (application, deployment)
+    api:       ingress ── dispatcher ── finds the stages by (application, deployment); they report to it
 
 Each stage is a deployment of its own, scaled alone in `serve_config.yaml`. What feeds what is no business of the graph: a plan says it.
 """
@@ -12,10 +12,11 @@ from ray.serve.handle import DeploymentHandle
 
 from aiprod_components.plan import Plan
 from aiprod_components.stages import stages_of
-from deployments.api.http import Ingress
+from deployments.api.ingress import Ingress
+from deployments.dispatcher import Dispatcher
 from deployments.envelope import Sealed
 from deployments.runner import run_plan
-from deployments.settings import FAMILY, INGRESS, ApiArgs, FamilyArgs, check_config
+from deployments.settings import DISPATCHER, FAMILY, INGRESS, ApiArgs, FamilyArgs, check_config
 from deployments.stage import StageReplica
 
 __all__ = ["ApiArgs", "FamilyArgs", "api", "check_config", "default_api", "default_family", "family"]
@@ -38,8 +39,9 @@ def family(args: FamilyArgs) -> serve.Application:
 
 
 def api(args: ApiArgs) -> serve.Application:
-    """The HTTP face of the families."""
-    return serve.deployment(name=INGRESS)(Ingress).bind(args)
+    """The face of the families, and who works for it."""
+    dispatcher = serve.deployment(name=DISPATCHER)(Dispatcher).bind(args)
+    return serve.deployment(name=INGRESS)(Ingress).bind(args, dispatcher)
 
 
 # `serve build` takes applications only, not builders.

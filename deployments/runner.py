@@ -1,7 +1,8 @@
 """plan -> calls along its edges -> the last result, sealed; what lies between goes from replica to replica"""
 
-import time
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ray import serve
@@ -10,11 +11,14 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from aiprod_components.errors import CancelledError, UnavailableError
-from aiprod_components.plan import Plan
+from aiprod_components.plan import Plan, Step
 from aiprod_components.stages import ALWAYS
 from deployments.envelope import Sealed
+from deployments.keeping import KeptStep
+from deployments.orders import Order
 
 LOST = (RayActorError, ObjectLostError, NodeDiedError, WorkerCrashedError, RayServeException)
+FAREWELL_SECONDS = 30.0  # for a stage to end its current step when it is not wanted any more
 
 
 def find_stages(family: str, *, stages: Iterable[str] = ALWAYS) -> dict[str, DeploymentHandle]:
@@ -25,25 +29,59 @@ def find_stages(family: str, *, stages: Iterable[str] = ALWAYS) -> dict[str, Dep
         raise UnavailableError(f"model {family} is not running yet; wait until /readyz answers 200") from error
 
 
-async def run_plan(plan: Plan, *, handles: Mapping[str, DeploymentHandle]) -> Sealed:
-    """Walks a plan on Ray Serve; `handles` are the family's stages by name.
+def plain_order(step: Step) -> Order:
+    """Of a plan that belongs to no job."""
+    return Order(step.name, step.call)
+
+
+async def run_plan(
+    plan: Plan,
+    *,
+    handles: Mapping[str, DeploymentHandle],
+    order: Callable[[Step], Order] = plain_order,
+    kept: Mapping[str, KeptStep] | None = None,
+) -> Sealed:
+    """Walks a plan on Ray Serve; `handles` are the family's stages by name, `kept` the steps that were finished before.
 
     Raises what a stage raised, UnavailableError when a stage is gone, BackPressureError when its queue is full. When it ends early,
-    its caller's cancellation included, no step goes on.
+    its caller's cancellation included, it returns when no step goes on.
     """
-    responses: dict[str, Any] = {}
-    sent_at = time.time()
+    responses: dict[str, Any] = dict(kept or {})
+    sent: list[Any] = []
     try:
-        for step in plan.steps:
+        for step in steps_to_run(plan, kept=responses.keys()):
             inputs = {name: responses[name] for name in step.inputs}
-            responses[step.name] = handles[step.call.stage].run.remote(step.name, step.call, sent_at, **inputs)
+            responses[step.name] = handles[step.call.stage].run.remote(order(step), **inputs)
+            sent.append(responses[step.name])
         return await responses[plan.output]
     except BaseException as error:
-        for response in responses.values():
-            response.cancel()
+        await _stop(sent)
         if (cause := _unwrapped(error)) is error:
             raise
         raise cause from error
+
+
+def steps_to_run(plan: Plan, *, kept: Iterable[str]) -> list[Step]:
+    """The steps that the answer needs, given the results that are there already."""
+    there, needed = set(kept), {plan.output}
+    for step in reversed(plan.steps):
+        if step.name in needed and step.name not in there:
+            needed.update(step.inputs)
+    return [step for step in plan.steps if step.name in needed and step.name not in there]
+
+
+async def _stop(responses: list[Any]) -> None:
+    for response in responses:
+        response.cancel()
+    # A cancelled call answers when its stage has stopped.
+    endings = asyncio.gather(*(_ended(response) for response in responses))
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(endings, FAREWELL_SECONDS)
+
+
+async def _ended(response: Any) -> None:
+    with suppress(Exception, asyncio.CancelledError):  # whatever it ends with: it was to end
+        await response
 
 
 def _unwrapped(error: BaseException) -> BaseException:

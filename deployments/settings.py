@@ -3,6 +3,8 @@
 Ray Serve accepts misspelt options and unknown deployments without a word; `check_config` does not.
 """
 
+import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,19 @@ from ray.serve.schema import (
     RayActorOptionsSchema,
     ServeApplicationSchema,
     ServeDeploySchema,
+    gRPCOptionsSchema,
 )
 
 from aiprod_components.errors import AiprodError, ConfigError
 from aiprod_components.families import make_family
 from aiprod_components.families.base import Family
 from aiprod_components.stages import STAGES, stages_of
+from deployments.outgoing import OutgoingPolicy
 
 FAMILY, INGRESS = "family", "ingress"  # the root deployments of the two kinds of application
+DISPATCHER = "dispatcher"
+API = "api"  # the application in which stages find the dispatcher
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class _Strict(BaseModel):
@@ -47,10 +54,85 @@ class FamilyArgs(_Strict):
         return make_family(self.name, weights=self.weights, loras=self.loras, prompt_enhancer=self.prompt_enhancer)
 
 
+class QueueArgs(_Strict):
+    """How much may wait and run: jobs of all tenants, then jobs and cost of each, unless `aiprod tenants set` says otherwise of one.
+
+    A point of `priority` is worth so many seconds of waiting. Cost is in thousand token passes, what `POST /v1/plans` says.
+    """
+
+    max_queued_of_all: int = Field(default=10_000, ge=1)
+    max_queued: int = Field(default=1_000, ge=1)
+    max_running: int = Field(default=1_000, ge=1)
+    max_cost_per_day: float = Field(default=math.inf, gt=0)
+    seconds_per_priority: float = Field(default=36.0, ge=0)
+
+
+class CacheArgs(_Strict):
+    """Results of finished steps that are kept for requests to come, in bytes of the artifact store.
+
+    They are a tenant's own; `share_prompts` shares those between tenants that were made from texts alone.
+    """
+
+    max_bytes: int = Field(default=2_000_000_000, ge=0)
+    share_prompts: bool = False
+
+
+class ProvenanceArgs(_Strict):
+    """PEM files to sign finished videos with (C2PA), on every node that decodes: a certificate chain and its private key."""
+
+    certificate: str
+    key: str
+
+
 class ApiArgs(_Strict):
-    """The families that the API offers, each an application of its own by the family's name; the first is the default."""
+    """What the API offers and where it keeps what must survive.
+
+    `families` are applications of their own by the family's name; the first is the default. `data` is a folder for the database and the
+    artifacts (absent: $AIPROD_DATA, or ~/.local/share/aiprod); several nodes need `database` (postgresql+psycopg://…) and `artifacts`
+    (s3://…, gs://…, az://…). With `keys` every request needs an API key. `rate` is what one key (or, without keys, one address) may
+    ask for. `retention_hours` is how long finished videos are kept. `outgoing` lets requests name URLs, of media and of webhooks.
+    """
 
     families: list[FamilyArgs] = Field(min_length=1)
+    data: str | None = None
+    database: str | None = None
+    artifacts: str | None = None
+    keys: bool = False
+    rate: str = "1200/minute"
+    retention_hours: float = Field(default=24.0, gt=0)
+    queue: QueueArgs = QueueArgs()
+    cache: CacheArgs = CacheArgs()
+    outgoing: OutgoingPolicy = OutgoingPolicy()
+    provenance: ProvenanceArgs | None = None
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.data or os.environ.get("AIPROD_DATA") or Path.home() / ".local/share/aiprod").absolute()
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.folder / 'jobs.sqlite'}"
+
+    @property
+    def artifacts_url(self) -> str:
+        return self.artifacts or f"file://{self.folder / 'artifacts'}"
+
+    @property
+    def fits_one_node_only(self) -> str | None:
+        """What keeps this from running on several nodes, and the way out."""
+        if self.database_url.startswith("sqlite"):
+            return "the job database is SQLite, which serves one node; name args.database (postgresql+psycopg://USER@HOST/DATABASE)"
+        if self.artifacts_url.startswith("file://"):
+            return "artifacts lie in a local folder, which serves one node; name a bucket as args.artifacts (s3://BUCKET/PREFIX)"
+        return None
+
+
+class DispatcherConfig(_Strict):
+    """A dispatcher's `user_config`: jobs at once, seconds after which a silent dispatcher's jobs go to another, and tries of a job."""
+
+    slots: int = Field(default=4, ge=1, le=10_000)
+    lease_seconds: float = Field(default=15.0, gt=0.5)
+    max_attempts: int = Field(default=5, ge=1, le=100)
 
 
 class StageConfig(_Strict):
@@ -66,7 +148,7 @@ class NoConfig(_Strict):
 # Builder -> what its application takes: its arguments, its deployments and their `user_config`.
 BUILDERS: dict[str, tuple[type[BaseModel], dict[str, type[BaseModel]]]] = {
     "deployments.graph:family": (FamilyArgs, {FAMILY: NoConfig, **dict.fromkeys(STAGES, StageConfig)}),
-    "deployments.graph:api": (ApiArgs, {INGRESS: NoConfig}),
+    "deployments.graph:api": (ApiArgs, {INGRESS: NoConfig, DISPATCHER: DispatcherConfig}),
 }
 
 
@@ -94,8 +176,10 @@ def check_config(path: str | Path) -> dict[str, Any]:
 def _faults(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _unknown_keys(config, ServeDeploySchema, at="config")
     yield from _unknown_keys(config.get("http_options") or {}, HTTPOptionsSchema, at="http_options")
+    yield from _unknown_keys(config.get("grpc_options") or {}, gRPCOptionsSchema, at="grpc_options")
     faults = [fault for application in config["applications"] for fault in _application_faults(application)]
     yield from faults or _family_faults(config["applications"])
+    yield from faults or _reach_faults(config)
 
 
 def _application_faults(application: Mapping[str, Any]) -> Iterator[str]:
@@ -135,6 +219,18 @@ def _family_faults(applications: list[dict[str, Any]]) -> Iterator[str]:
         for offered in (application.get("args") or {}).get("families") or []:
             if offered not in served.values():
                 yield f"{_name(application)}.args.families has {offered}, which is no application's args here"
+
+
+def _reach_faults(config: Mapping[str, Any]) -> Iterator[str]:
+    """Nobody's server answers the world unasked: without keys it listens to its own machine."""
+    host = (config.get("http_options") or {}).get("host", "127.0.0.1")
+    for application in config["applications"]:
+        if application["import_path"] != "deployments.graph:api":
+            continue
+        if application.get("name") != API:
+            yield f"{_name(application)}.name must be {API!r}: the stages report to the dispatcher there"
+        if host not in LOOPBACK and not (application.get("args") or {}).get("keys"):
+            yield f"http_options.host is {host}, and {_name(application)}.args.keys is off; say keys: true, or listen on 127.0.0.1"
 
 
 def _stage_faults(application: Mapping[str, Any], family: Family) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""call + sealed inputs -> one worker thread -> sealed result: the one adapter between a Stage and Ray Serve
+"""order + sealed inputs -> one worker thread -> sealed result, kept for the job: the one adapter between a Stage and Ray Serve
 
 The event loop only waits, so health checks and cancellations are answered while the stage computes in its thread.
 """
@@ -6,7 +6,6 @@ The event loop only waits, so health checks and cancellations are answered while
 import asyncio
 import contextvars
 import os
-import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,26 +16,19 @@ import torch
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from aiprod_components.errors import CancelledError, UnavailableError
+from aiprod_components.errors import UnavailableError, WeightsChangedError
 from aiprod_components.local import best_device
-from aiprod_components.plan import Call, fill
+from aiprod_components.plan import fill
 from aiprod_components.stages import STAGES
+from aiprod_components.values import Video
+from deployments.engine import Watched, run_call
 from deployments.envelope import Receipt, Sealed, merge_receipts
+from deployments.keeping import KeptStep
+from deployments.orders import Order, Publish, Published
+from deployments.publishing import publish
+from deployments.reporting import JobReporter, Reporters
 from deployments.settings import FamilyArgs, StageConfig
-
-
-class Stoppable:
-    """Progress that ends the work at the next step boundary once it is stopped."""
-
-    def __init__(self) -> None:
-        self._stopped = threading.Event()
-
-    def stop(self) -> None:
-        self._stopped.set()
-
-    def advance(self, done: int, total: int) -> None:
-        if self._stopped.is_set():
-            raise CancelledError(f"cancelled after step {done} of {total}")
+from deployments.shelf import Shelf
 
 
 class StageReplica:
@@ -45,41 +37,70 @@ class StageReplica:
     def __init__(self, family: FamilyArgs, stage: str) -> None:
         self._name, self._replica = stage, _replica_id()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=stage)
+        made = family.make()
         # Built where it runs: a second thread that computes slows every operation of the first (docs/decisions.md, 25).
-        loaded = self._thread.submit(STAGES[stage], family.make(), device=best_device())
+        loaded = self._thread.submit(STAGES[stage], made, device=best_device())
+        self._fingerprint = made.fingerprint
         self._stage = loaded.result()
+        self._shelf, self._reporters = Shelf(), Reporters(stage)
+        self._steps = self._running = self._waiting = 0
         self._failure: str | None = None
 
-    async def run(self, step: str, call: Call[Any], sent_at: float, /, **inputs: Sealed) -> Sealed:
+    async def run(self, order: Order, /, **inputs: Sealed | KeptStep) -> Sealed:
         """Answers a call whose inputs are keyed by their steps. Cancelled, it returns only when the thread is free again."""
-        progress = Stoppable()
+        if order.job is not None and order.job.fingerprint != self._fingerprint:
+            raise WeightsChangedError(f"stage {self._name} has other weights or code than the job was planned for; it is planned anew")
+        reporter = None if order.job is None else await self._reporters.of(order.job, step=order.step)
+        progress = Watched(None if reporter is None else reporter.tell, count=self._count)
+        if reporter is not None:
+            reporter.on_refusal(progress.stop)
         context = contextvars.copy_context()  # else the trace ends here
-        work = self._thread.submit(context.run, self._work, step, call, sent_at, inputs, progress)
-        waiting = asyncio.wrap_future(work)
+        self._waiting += 1
+        work = self._thread.submit(context.run, self._work, order, inputs, progress, reporter)
         try:
-            return await asyncio.shield(waiting)
-        except asyncio.CancelledError:
-            progress.stop()
-            work.cancel()  # takes effect only when it has not begun
-            while not waiting.done():
-                with suppress(asyncio.CancelledError):  # cancelled again
-                    await asyncio.wait([waiting])
-            if not waiting.cancelled():
-                waiting.exception()  # how it ended: nobody else will ask
-            raise
+            return await _to_the_end(work, progress)
+        finally:
+            self._waiting -= 1
 
-    def _work(self, step: str, call: Call[Any], sent_at: float, inputs: Mapping[str, Sealed], progress: Stoppable) -> Sealed:
-        queued = time.time() - max([sent_at, *(sealed.sealed_at for sealed in inputs.values())])
-        started = time.perf_counter()
+    def _work(self, order: Order, inputs: Mapping[str, Sealed | KeptStep], progress: Watched, reporter: JobReporter | None) -> Sealed:
+        self._running += 1
         try:
-            value = self._stage.run(fill(call, {name: sealed.open() for name, sealed in inputs.items()}), progress)
+            if reporter is not None:
+                reporter.begin()
+            opened = {name: self._shelf.fetch(source, order.job) for name, source in inputs.items()}
+            queued = time.time() - max([order.sent_at, *(sealed.sealed_at for sealed in opened.values())])
+            started = time.perf_counter()
+            call = fill(order.call, {name: sealed.open() for name, sealed in opened.items()})
+            value = run_call(self._stage, call, progress, show=lambda frames: reporter and reporter.show(frames))
+            if order.job is not None and order.job.publish is not None and isinstance(value, Video):
+                value = self._publish(value, order.job.artifacts, order.job.publish)
         except torch.AcceleratorError as error:
             # The device context is lost for this process: only a new replica can go on.
-            self._failure = f"{type(error).__name__} in step {step}"
+            self._failure = f"{type(error).__name__} in step {order.step}"
             raise UnavailableError(f"stage {self._name} lost its device; it is being restarted, try again") from error
+        finally:
+            self._running -= 1
         # Two machines' clocks differ by more than an idle queue takes.
-        receipt = Receipt(step, self._name, self._replica, max(queued, 0.0), time.perf_counter() - started)
-        return Sealed.of(value, receipts=(*merge_receipts(inputs.values()), receipt))
+        receipt = Receipt(order.step, self._name, self._replica, max(queued, 0.0), time.perf_counter() - started)
+        sealed = Sealed.of(value, receipts=(*merge_receipts(opened.values()), receipt))
+        if order.job is not None and reporter is not None:
+            published = value if isinstance(value, Published) else None
+            self._shelf.keep(sealed, order.job, then=lambda size: reporter.end(receipt, kept_bytes=size, published=published))
+        return sealed
+
+    def _publish(self, video: Video, artifacts: str, to: Publish) -> Any:
+        return publish(video, store=self._shelf.store(artifacts), to=to)
+
+    def _count(self) -> None:
+        self._steps += 1
+
+    async def fingerprint(self) -> str:
+        """Of the weights and code that this replica computes with."""
+        return self._fingerprint
+
+    async def activity(self) -> dict[str, int]:
+        """Calls that compute and that wait here, and the steps taken since the start."""
+        return {"running": self._running, "queued": self._waiting - self._running, "steps": self._steps}
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         config = StageConfig.model_validate(user_config)
@@ -89,6 +110,22 @@ class StageReplica:
     async def check_health(self) -> None:
         if self._failure is not None:
             raise RuntimeError(f"stage {self._name} is broken: {self._failure}")
+
+
+async def _to_the_end(work: Any, progress: Watched) -> Sealed:
+    """The work's result. Cancelled, it stops the work and waits until it has stopped."""
+    waiting = asyncio.wrap_future(work)
+    try:
+        return await asyncio.shield(waiting)
+    except asyncio.CancelledError:
+        progress.stop()
+        work.cancel()  # takes effect only when it has not begun
+        while not waiting.done():
+            with suppress(asyncio.CancelledError):  # cancelled again
+                await asyncio.wait([waiting])
+        if not waiting.cancelled():
+            waiting.exception()  # how it ended: nobody else will ask
+        raise
 
 
 def _replica_id() -> str:

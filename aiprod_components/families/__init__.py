@@ -12,16 +12,18 @@ from aiprod_components.families.miniature import make_miniature
 FAMILIES: dict[str, Callable[..., Family]] = {"miniature": make_miniature, "aiprod": make_aiprod}
 
 
-def make_family(name: str, *, weights: str | None = None, loras: str | None = None, prompt_enhancer: str | None = None) -> Family:
+def make_family(
+    name: str, *, weights: str | None = None, loras: str | None = None, prompt_enhancer: str | None = None, watermark: str | None = None
+) -> Family:
     """`weights` is a folder (None: the family's own), `loras` one with LoRAs besides those that are with the weights (None: no others),
-    `prompt_enhancer` one with a language model (None: prompts stay as they are).
+    `prompt_enhancer` one with a language model (None: prompts stay as they are). `watermark` is the name of one (None: no mark).
 
     Raises UnknownModelError naming the families there are.
     """
     if name not in FAMILIES:
         raise UnknownModelError(f"model family {name!r} is unknown; the families are {', '.join(FAMILIES)}", field="model")
     made = FAMILIES[name](weights=weights)
-    return replace(made, lora_folder=_path(loras), prompt_enhancer=_path(prompt_enhancer))
+    return replace(made, lora_folder=_path(loras), prompt_enhancer=_path(prompt_enhancer), watermark=watermark)
 
 
 def _path(folder: str | None) -> Path | None:

@@ -7,6 +7,7 @@ from aiprod_components.diffusion.schedulers import TokenShift
 from aiprod_components.errors import CheckpointError
 from aiprod_components.families.base import Chaining, Component, Family, Limits, SamplingDefaults
 from aiprod_components.models.backbone import BackboneConfig, HybridBackbone
+from aiprod_components.models.preview import LatentPreview, PreviewConfig
 from aiprod_components.models.text_encoder import TextEncoder, TextEncoderConfig
 from aiprod_components.models.upsampler import LatentUpsampler, UpsamplerConfig
 from aiprod_components.models.video_vae import VideoVAE, VideoVAEConfig
@@ -56,6 +57,7 @@ def make_aiprod(*, weights: str | None) -> Family:
             "upsampler": Component(LatentUpsampler, UpsamplerConfig, UPSAMPLER),
             **{name: Component(LatentUpsampler, UpsamplerConfig, config) for name, config in OTHER_UPSAMPLERS.items()},
             "refiner": Component(HybridBackbone, BackboneConfig, BACKBONE),
+            "preview": Component(LatentPreview, PreviewConfig, None),
         },
         weights=None if weights == RANDOM else Path(weights),
     )

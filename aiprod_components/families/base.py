@@ -1,7 +1,7 @@
 """a family: component configs, latent grid, limits, sampling defaults and where the weights are"""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from torch import nn
 
 from aiprod_components.diffusion.schedulers import TokenShift
 from aiprod_components.errors import CheckpointError, InvalidRequestError
+from aiprod_components.families.fingerprint import files_in, fingerprint_of
 from aiprod_components.families.loras import COMPONENTS, LoraFile, describe_lora
 from aiprod_components.models.checkpoint import load_model, read_config
 from aiprod_components.models.lora import weight_shapes
@@ -48,10 +49,18 @@ class Chaining:
     window: int
     overlap: int
 
-    def starts(self, num_frames: int, grid: LatentGrid) -> range:
-        """The first frame of every chunk; there are as few as cover the video."""
-        overlap = grid.frames_in(self.overlap)
-        return range(0, max(num_frames - overlap, 1), self.window - overlap)
+    def spans(self, num_frames: int, grid: LatentGrid, *, extends: tuple[int, ...] = ()) -> list[tuple[int, int]]:
+        """The first frame of every chunk, and the first behind it; there are as few as cover the video.
+
+        `extends` are the lengths of the videos that this one carries on, the shortest first: their chunks are as they were.
+        """
+        overlap, begin = grid.frames_in(self.overlap), 0
+        spans: list[tuple[int, int]] = []
+        for end in (*extends, num_frames):
+            starts = range(begin, max(end - overlap, 1), self.window - overlap)
+            spans += [(start, min(start + self.window, end)) for start in starts]
+            begin = end - overlap
+        return spans
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,7 @@ class Family:
     weights: Path | None  # a folder of NAME.safetensors + NAME.json; None draws random weights
     prompt_enhancer: Path | None = None  # a `transformers` folder with a causal language model; None: prompts stay as they are
     lora_folder: Path | None = None  # NAME.safetensors in PEFT's or diffusers' format
+    watermark: str | None = None  # a name that `make_watermark` knows; None: frames stay as they are
 
     def language_model(self) -> Path:
         """The folder of what enhances prompts. Raises InvalidRequestError when the family has none."""
@@ -109,6 +119,21 @@ class Family:
         files = {file.stem: file for folder in folders for file in sorted(folder.glob("*.safetensors"))}
         shapes = {name: self._shapes(name) for name in COMPONENTS} if files else {}
         return {name: describe_lora(file, family=self.name, shapes=shapes) for name, file in files.items()}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all that results depend on: the content of weights, LoRAs and language model, the tables, the code and its packages."""
+        tables = {name: getattr(self, name) for name in ("limits", "sampling", "chaining", "grid", "video")}
+        networks = {name: (part.config_class.__name__, _as_table(part.config)) for name, part in self.components.items()}
+        return fingerprint_of(
+            {"name": self.name, "attention_blocks": self.attention_blocks, "watermark": self.watermark, "networks": networks}
+            | {name: asdict(table) for name, table in tables.items()},
+            [
+                *files_in("weights", self.weights, "*.safetensors", "*.json", "loras/*.safetensors"),
+                *files_in("loras", self.lora_folder, "*.safetensors"),
+                *files_in("prompt_enhancer", self.prompt_enhancer, "**/*"),
+            ],
+        )
 
     def lora(self, name: str) -> LoraFile:
         """Raises InvalidRequestError when there is no such LoRA, or it does not belong to this family."""
@@ -145,3 +170,7 @@ class Family:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return component.model(component.config).eval().requires_grad_(False)
+
+
+def _as_table(config: Any) -> dict[str, Any] | None:
+    return None if config is None else asdict(config)

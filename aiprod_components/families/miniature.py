@@ -5,6 +5,7 @@ from pathlib import Path
 from aiprod_components.diffusion.schedulers import TokenShift, shifted_flow
 from aiprod_components.families.base import Chaining, Component, Family, Limits, SamplingDefaults
 from aiprod_components.models.backbone import BackboneConfig, HybridBackbone
+from aiprod_components.models.preview import LatentPreview, PreviewConfig
 from aiprod_components.models.text_encoder import TextEncoder, TextEncoderConfig
 from aiprod_components.models.upsampler import LatentUpsampler, UpsamplerConfig
 from aiprod_components.models.video_vae import VideoVAE, VideoVAEConfig
@@ -38,6 +39,7 @@ def make_miniature(*, weights: str | None) -> Family:
             "upsampler": Component(LatentUpsampler, UpsamplerConfig, None),
             **{name: Component(LatentUpsampler, UpsamplerConfig, None) for name in OTHER_UPSAMPLERS},
             "refiner": Component(HybridBackbone, BackboneConfig, None),
+            "preview": Component(LatentPreview, PreviewConfig, None),
         },
         weights=SHIPPED_WEIGHTS if weights is None else Path(weights),
     )

@@ -3,6 +3,7 @@
 import random
 from abc import abstractmethod
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,6 +42,11 @@ class VideoRequest(BaseModel, frozen=True):
     next_prompts: tuple[Prompt, ...] = Field(
         default=(), description="What the chunks after the first show, where a video is longer than one; the last goes on to the end."
     )
+    extends: tuple[int, ...] = Field(
+        default=(),
+        description="Frames of the videos that this one carries on, the shortest first, each counted from the beginning: they stay as they "
+        "are. An extension says it.",
+    )
     enhance_prompt: bool = Field(default=False, description="Let a language model rewrite the prompt by the style guide first.")
     output_format: Annotated[str, OneOf(CONTAINERS)] = Field(
         default_factory=lambda fields: "png" if fields.get("num_frames") == 1 else "mp4",
@@ -76,10 +82,11 @@ class VideoRequest(BaseModel, frozen=True):
 
     def check(self, family: Family) -> None:
         """Raises InvalidRequestError for what only the family can tell."""
-        _check_text(self.prompt, family=family, field="prompt")
+        check_text(self.prompt, family=family, field="prompt")
         for text in self.next_prompts:
-            _check_text(text, family=family, field="next_prompts")
-        chunks = len(family.chaining.starts(self.num_frames, family.grid))
+            check_text(text, family=family, field="next_prompts")
+        self._check_extends(family)
+        chunks = len(self.spans(family))
         if len(self.next_prompts) > chunks - 1:
             raise InvalidRequestError(
                 f"next_prompts must be at most {chunks - 1} for {self.num_frames} frames, which are {chunks} chunks, "
@@ -111,6 +118,31 @@ class VideoRequest(BaseModel, frozen=True):
             if file.component not in self.components:
                 raise InvalidRequestError(f"lora {name!r} changes the {file.component}, which {self.pipeline} does not use", field="loras")
 
+    def _check_extends(self, family: Family) -> None:
+        least = family.grid.frames_in(family.chaining.overlap)
+        for length, longer in pairwise((*self.extends, self.num_frames)):
+            if length < least:
+                raise InvalidRequestError(
+                    f"extends: a video goes on from the last {least} frames of the one that it carries on, which has only {length}; "
+                    f"carry on one of {least} frames or more",
+                    field="extends",
+                )
+            if length >= longer or (length - 1) % family.grid.time:
+                raise InvalidRequestError(
+                    f"extends must be lengths of 1 + a multiple of {family.grid.time} that rise to less than num_frames "
+                    f"{self.num_frames}, got {', '.join(map(str, self.extends))}",
+                    field="extends",
+                )
+
+    def spans(self, family: Family) -> list[tuple[int, int]]:
+        """The first frame of every chunk, and the first behind it."""
+        return family.chaining.spans(self.num_frames, family.grid, extends=self.extends)
+
+    def told(self, family: Family) -> list[str]:
+        """What each chunk shows: `prompt`, then `next_prompts` in turn, the last of them to the end."""
+        texts = [self.prompt, *self.next_prompts]
+        return [texts[min(index, len(texts) - 1)] for index in range(len(self.spans(family)))]
+
     def loras_of(self, component: str, family: Family) -> tuple[LoraUse, ...]:
         """Those of the request that change this network."""
         return tuple(LoraUse(lora.name, lora.scale) for lora in self.loras if family.lora(lora.name).component == component)
@@ -125,8 +157,8 @@ class VideoRequest(BaseModel, frozen=True):
         return None
 
     def encode_prompts(self, steps: PlanBuilder, family: Family) -> list[Ref[PromptEmbeds]]:
-        """The prompt of every chunk: `prompt`, then `next_prompts` in turn, the last of them to the end."""
-        texts = self._texts(steps, count=len(family.chaining.starts(self.num_frames, family.grid)))
+        """The prompt of every chunk, each of them encoded once."""
+        texts = self._texts(steps, family)
         encoded: dict[Input[str], Ref[PromptEmbeds]] = {}
         for text in texts:
             if text not in encoded:
@@ -134,10 +166,9 @@ class VideoRequest(BaseModel, frozen=True):
                 encoded[text] = steps.add(name, EncodePrompt(text, self.negative))
         return [encoded[text] for text in texts]
 
-    def _texts(self, steps: PlanBuilder, *, count: int) -> list[Input[str]]:
+    def _texts(self, steps: PlanBuilder, family: Family) -> list[Input[str]]:
         """One for each chunk. Enhanced, each carries on from those before it, in the enhancer's words."""
-        told = [self.prompt, *self.next_prompts]
-        texts: list[Input[str]] = [told[min(index, len(told) - 1)] for index in range(count)]
+        texts: list[Input[str]] = [*self.told(family)]
         if not self.enhance_prompt:
             return texts
         enhanced: list[Input[str]] = []
@@ -169,7 +200,7 @@ class GuidedRequest(VideoRequest, frozen=True):
 
     def check(self, family: Family) -> None:
         super().check(family)
-        _check_text(self.negative_prompt, family=family, field="negative_prompt")
+        check_text(self.negative_prompt, family=family, field="negative_prompt")
         sigmas = None if self.sigmas is None else explicit(self.sigmas)
         if sigmas is not None and sigmas[0] != 1.0:
             raise InvalidRequestError(f"sigmas must begin with 1, pure noise, got {sigmas[0]:g}", field="sigmas")
@@ -224,7 +255,8 @@ class GuidedRequest(VideoRequest, frozen=True):
         return None if self.guidance_scale == 1.0 else self.negative_prompt
 
 
-def _check_text(text: str, *, family: Family, field: str) -> None:
+def check_text(text: str, *, family: Family, field: str) -> None:
+    """Raises InvalidRequestError when a text is longer than the family reads."""
     if (size := len(text.encode())) > family.limits.max_prompt_bytes:
         raise InvalidRequestError(
             f"{field} must be at most {family.limits.max_prompt_bytes} bytes of UTF-8, got {size}; shorten it", field=field

@@ -90,13 +90,10 @@ def distilled_stage1(request: VideoRequest, family: Family, *, give: Giver) -> S
     return Stage1(lambda video, seed: Sampling(sigmas, Guidance(), seed), own + request.loras_of("denoiser", family), give)
 
 
-def chunks_of(video: VideoShape, family: Family) -> list[Chunk]:
+def chunks_of(request: VideoRequest, family: Family) -> list[Chunk]:
     """As few as cover the video; each but the first begins with `overlap` frames of the one before."""
-    window = family.chaining.window
-    return [
-        Chunk(index, start, replace(video, num_frames=min(window, video.num_frames - start)))
-        for index, start in enumerate(family.chaining.starts(video.num_frames, family.grid))
-    ]
+    spans = enumerate(request.spans(family))
+    return [Chunk(index, start, replace(request.video, num_frames=end - start)) for index, (start, end) in spans]
 
 
 def first_frame(request: VideoRequest) -> Giver:
@@ -116,13 +113,14 @@ class Recorder:
 
     def __init__(self, request: VideoRequest, steps: PlanBuilder, family: Family) -> None:
         self._request, self._steps, self._family = request, steps, family
+        self._chunks = chunks_of(request, family)
         self._prompts: list[Ref[PromptEmbeds]] = []
 
     def one_stage(self, stage1: Stage1) -> None:
         """Stage 1 at full size, then the video."""
         self._prompts = self._request.encode_prompts(self._steps, self._family)
         drafts: list[Ref[Latents]] = []
-        for chunk in chunks_of(self._request.video, self._family):
+        for chunk in self._chunks:
             place = Place(chunk, chunk.video)
             given = self._with_tail(place, drafts, stage1.give(self._steps, place), name="draft_tail")
             drafts.append(self._denoise(place, stage1, given))
@@ -138,7 +136,7 @@ class Recorder:
         self._prompts = self._request.encode_prompts(self._steps, self._family)
         drafts: list[Ref[Latents]] = []
         refined: list[Ref[Latents]] = []
-        for chunk in chunks_of(self._request.video, self._family):
+        for chunk in self._chunks:
             full = Place(chunk, chunk.video)
             small = Place(chunk, _scaled(chunk.video, denominator, numerator), "_half")
             given = self._with_tail(small, drafts, stage1.give(self._steps, small), name="draft_tail")
@@ -175,9 +173,8 @@ class Recorder:
         """What is given, and from the second chunk on the last frames of the one before."""
         if not before:
             return given
-        chaining = self._family.chaining
-        previous = replace(place.video, num_frames=chaining.window)
-        tail = self._steps.add(place.chunk.name(name), EncodeTail(before[-1], previous, chaining.overlap))
+        previous = replace(place.video, num_frames=self._chunks[place.chunk.index - 1].video.num_frames)
+        tail = self._steps.add(place.chunk.name(name), EncodeTail(before[-1], previous, self._family.chaining.overlap))
         return replace(given, pins=(Pin(tail, 0, 1.0), *given.pins))
 
     def _seed(self, chunk: Chunk) -> int:
@@ -191,7 +188,7 @@ class Recorder:
         family, video = self._family, self._request.video
         overlap = family.grid.frames_in(family.chaining.overlap) if len(clips) > 1 else 0
         if self._request.double_frame_rate:
-            clips = [self._doubled(chunk, clip) for chunk, clip in zip(chunks_of(video, family), clips, strict=True)]
+            clips = [self._doubled(chunk, clip) for chunk, clip in zip(self._chunks, clips, strict=True)]
             video, overlap = _twice_as_fast(video), max(2 * overlap - 1, 0)
         self._steps.add("video", DecodeVideo(tuple(clips), video, overlap, self._request.output_format))
 

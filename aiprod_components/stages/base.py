@@ -1,7 +1,10 @@
 """what a stage is, and what it may ask of whoever runs it"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from jaxtyping import UInt8
+from torch import Tensor
 
 from aiprod_components.plan import Call
 
@@ -51,11 +54,19 @@ class SteppedStage(Protocol[C, S, R]):
 
     def finish(self, state: S) -> R: ...
 
+    def preview(self, before: S, after: S) -> UInt8[Tensor, "T h w 3"] | None:
+        """A few small frames of what the result will be, by the step between two states; None where the family cannot tell."""
+        ...
 
-def run_steps(stage: SteppedStage[C, S, R], call: C, progress: Progress) -> R:
-    """A stepped stage as a one-shot one: start, step until done, finish."""
+
+def run_steps(
+    stage: SteppedStage[C, S, R], call: C, progress: Progress, *, watch: Callable[[S, S], None] = lambda before, after: None
+) -> R:
+    """A stepped stage as a one-shot one: start, step until done, finish. `watch` sees the states before and after each step, first."""
     state = stage.start(call)
     while state.done < state.total:
-        (state,) = stage.step([state])
+        before = state
+        (state,) = stage.step([before])
+        watch(before, state)
         progress.advance(state.done, state.total)
     return stage.finish(state)

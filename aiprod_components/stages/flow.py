@@ -11,7 +11,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from aiprod_components.calls import Denoise, Pass, Refine
@@ -22,11 +22,14 @@ from aiprod_components.diffusion.positions import grid_positions
 from aiprod_components.diffusion.samplers import Point, Query
 from aiprod_components.errors import NumericalError
 from aiprod_components.families.base import Family
+from aiprod_components.media.frames import to_bytes
 from aiprod_components.models.backbone import Context, HybridBackbone, tokens_of
 from aiprod_components.models.lora import Lora, LoraFuser, read_lora
 from aiprod_components.stages.base import Progress, run_steps
 from aiprod_components.stages.flow_state import FlowState, start_flow
 from aiprod_components.values import LatentGrid, Latents, VideoShape
+
+PREVIEW_FRAMES = 9  # the first latent frame, which is one frame alone, and eight that are four each
 
 
 class FlowStage:
@@ -38,6 +41,7 @@ class FlowStage:
         self._network = _Network(backbone, grid=family.grid, device=device)
         self._fuser = LoraFuser(backbone)
         self._loras: dict[str, Lora] = {}
+        self._preview = family.load("preview").to(device) if family.has("preview") else None
 
     def run(self, call: Denoise | Refine, progress: Progress) -> Latents:
         return run_steps(self, call, progress)
@@ -67,6 +71,16 @@ class FlowStage:
             )
         return Latents(state.x.cpu())
 
+    @torch.inference_mode()
+    def preview(self, before: FlowState, after: FlowState) -> UInt8[Tensor, "T h w 3"] | None:
+        """A small frame for each of a few latent frames, the first and the last among them, of the clean latents that the step foresaw."""
+        if self._preview is None:
+            return None
+        coming = after.x if after.done == after.total or after.velocity is None else before.x - before.levels(before.done) * after.velocity
+        count = coming.shape[2]
+        picked = torch.linspace(0, count - 1, min(count, PREVIEW_FRAMES)).round().long()
+        return to_bytes(self._preview(coming[:, :, picked.to(coming.device)]).cpu())[0]
+
     def _lora(self, name: str) -> Lora:
         if name not in self._loras:
             self._loras[name] = read_lora(self._family.lora(name).path)
@@ -93,6 +107,7 @@ class _Walk:
         self._passes = state.sampling.guidance.passes_at(state.sigma)
         self._momentum = state.momentum
         self._point: Point | None = None
+        self._velocity: Tensor | None = None
         self.query: Query | None = next(self._step)
 
     def rows(self) -> list[_Row]:
@@ -115,14 +130,24 @@ class _Walk:
         assert self.query is not None
         x, levels = self.query
         predicted: dict[Pass, Tensor] = {kind: next(velocities) for kind in self._passes}
+        velocity = self._guided(predicted, x=x, levels=levels)
+        if self._velocity is None:
+            self._velocity = velocity
         try:
-            self.query = self._step.send(self._guided(predicted, x=x, levels=levels))
+            self.query = self._step.send(velocity)
         except StopIteration as end:
             self.query, self._point = None, end.value
 
     def arrived(self) -> FlowState:
         assert self._point is not None, "the step has not ended"
-        return replace(self._state, x=self._point.x, done=self._state.done + 1, memory=self._point.memory, momentum=self._momentum)
+        return replace(
+            self._state,
+            x=self._point.x,
+            done=self._state.done + 1,
+            memory=self._point.memory,
+            momentum=self._momentum,
+            velocity=self._velocity,
+        )
 
     def _guided(self, predicted: dict[Pass, Tensor], *, x: Tensor, levels: Tensor) -> Tensor:
         if len(predicted) == 1:

@@ -18,7 +18,10 @@ from aiprod_components.values import LatentGrid, Latents, PromptEmbeds, VideoSha
 
 @dataclass(frozen=True)
 class FlowState:
-    """One request between two steps. `guide_noise` is what makes a guide below strength 1 as noisy as the latents it guides."""
+    """One request between two steps. `guide_noise` is what makes a guide below strength 1 as noisy as the latents it guides.
+
+    `velocity` is what the network said where the last step began, guided; what the sampler makes of it may have noise of its own.
+    """
 
     x: Float[Tensor, "1 C T H W"]
     done: int
@@ -32,6 +35,7 @@ class FlowState:
     loras: tuple[LoraUse, ...]
     memory: Memory | None = None
     momentum: Float[Tensor, "1 C T H W"] | None = None
+    velocity: Float[Tensor, "1 C T H W"] | None = None
 
     @property
     def total(self) -> int:

@@ -1,4 +1,4 @@
-"""latents -> frames -> an encoded file, a few frames at a time: raw frames never leave this stage, nor are all there at once"""
+"""latents -> frames (marked) -> an encoded file, a few frames at a time: raw frames never leave this stage, nor are all there at once"""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +16,7 @@ from aiprod_components.models.tiling import chunks_of, decode_stream, fit_tiling
 from aiprod_components.models.video_vae import VideoVAE
 from aiprod_components.stages.base import Progress
 from aiprod_components.values import Latents, Video
+from aiprod_components.watermarks import make_watermark
 
 Pixels = UInt8[Tensor, "1 t H W 3"]
 
@@ -24,13 +25,20 @@ class VAEDecoder:
     def __init__(self, family: Family, *, device: torch.device) -> None:
         self._vae = cast(VideoVAE, family.load("vae")).to(device)
         self._device = device
+        self._watermark = None if family.watermark is None else make_watermark(family.watermark)
 
     @torch.inference_mode()
     def run(self, call: DecodeVideo, progress: Progress) -> Video:
         """Progress counts chunks, so a long video can be cancelled between two of them."""
         digest = hashlib.sha256()
-        data = _encode(_watched(self._frames(call, progress), digest.update), call)
+        data = _encode(_watched(self._marked(self._frames(call, progress)), digest.update), call)
         return Video(data, call.video, digest.hexdigest(), STILL_TYPES.get(call.container, "video/mp4"))
+
+    def _marked(self, chunks: Iterator[Pixels]) -> Iterator[Pixels]:
+        start = 0
+        for chunk in chunks:
+            yield chunk if self._watermark is None else self._watermark.apply(chunk, start=start)
+            start += chunk.shape[1]
 
     def _frames(self, call: DecodeVideo, progress: Progress) -> Iterator[Pixels]:
         """A chunk has ended when it has been encoded, which is when the next one is asked for."""

@@ -28,7 +28,7 @@ class VAEEncoder:
         if isinstance(call, EncodePicture):
             latents = self._encode(read_picture(call.picture, height=call.height, width=call.width))
         elif isinstance(call, EncodeFootage):
-            latents = self._encode(_referred(call))
+            latents = self._encode(_referred(call, progress))
         else:
             latents = self._tail(call)
         progress.advance(1, 1)
@@ -52,10 +52,15 @@ class VAEEncoder:
         return torch.cat(list(encode_stream(self._vae, frames, tiling=tiling)), dim=2)
 
 
-def _referred(call: EncodeFootage) -> UInt8[Tensor, "1 T H W 3"]:
-    """The frames from `start` on, or what the control sees in them."""
+def _referred(call: EncodeFootage, progress: Progress) -> UInt8[Tensor, "1 T H W 3"]:
+    """The frames from `start` on, or what the control sees in them. Cancelled, it ends at the next frame."""
     video = call.video
     frames = read_footage(
-        call.footage, num_frames=call.start + video.num_frames, height=video.height, width=video.width, frame_rate=video.frame_rate
+        call.footage,
+        num_frames=call.start + video.num_frames,
+        height=video.height,
+        width=video.width,
+        frame_rate=video.frame_rate,
+        watch=lambda: progress.advance(0, 1),
     )[:, call.start :]
     return frames if call.control is None else CONTROLS[call.control](frames)

@@ -7,7 +7,7 @@ import yaml
 
 from aiprod_components.families.miniature import SHIPPED_WEIGHTS
 from aiprod_components.training.objectives import COMPONENTS
-from aiprod_components.training.trainer import Trainer
+from aiprod_components.training.trainer import Solved, Trainer
 
 
 def main() -> None:
@@ -29,8 +29,12 @@ def main() -> None:
         target[leaf] = yaml.safe_load(value)
     recipe_class, objective_class = COMPONENTS[record["component"]]
     recipe = recipe_class.model_validate(record)
+    objective = objective_class(recipe, output=arguments.output)
+    if isinstance(objective, Solved):
+        objective.solve()
+        return
     folder = arguments.folder or Path("runs") / arguments.recipe.stem
-    Trainer(objective_class(recipe, output=arguments.output), recipe, folder=folder).run()
+    Trainer(objective, recipe, folder=folder).run()
 
 
 main()

@@ -42,6 +42,15 @@ class Examined(Protocol):
         ...
 
 
+@runtime_checkable
+class Solved(Protocol):
+    """A component whose weights are computed at once."""
+
+    def solve(self) -> None:
+        """Computes the weights and writes them where the family finds them."""
+        ...
+
+
 def learning_rate(schedule: Schedule, *, step: int) -> float:
     """Of a step: a linear rise over the warm-up, then half a cosine down to a hundredth of the peak."""
     progress = (step + 1) / schedule.steps

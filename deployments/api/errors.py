@@ -7,11 +7,13 @@ import logging
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from ray.serve.exceptions import BackPressureError
 from starlette.exceptions import HTTPException
 
 from aiprod_components import errors
+from deployments.api.content import UnsatisfiableRangeError
 
 log = logging.getLogger("ray.serve")
 
@@ -22,13 +24,28 @@ STATUS: dict[type[errors.AiprodError], int] = {
     errors.AiprodError: 500,
     errors.InvalidRequestError: 400,
     errors.UnknownModelError: 404,
+    errors.NotFoundError: 404,
+    errors.ConflictError: 409,
+    errors.IdempotencyError: 422,
+    errors.UnauthenticatedError: 401,
+    errors.ForbiddenError: 403,
+    errors.BusyError: 429,
+    UnsatisfiableRangeError: 416,
     errors.CheckpointError: 500,
     errors.ConfigError: 500,
     errors.CancelledError: 499,
     errors.UnavailableError: 503,
 }
 CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported_media_type"}
-TYPES = {404: "not_found_error", 429: "rate_limit_error"}
+TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+# What clients do next: OpenAI's tries 408, 409, 429 and 5xx again by itself, with a 409 in vain.
+ADVICE = {
+    401: {"www-authenticate": "Bearer"},
+    409: {"x-should-retry": "false"},
+    429: {"retry-after": str(RETRY_AFTER_SECONDS)},
+    503: {"retry-after": str(RETRY_AFTER_SECONDS)},
+}
 
 
 def problem(status: int, message: str, *, code: str, param: str | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -41,8 +58,7 @@ def problem(status: int, message: str, *, code: str, param: str | None = None, h
         "detail": message,
         "error": {"message": message, "type": kind, "param": param, "code": code},
     }
-    retry = {"retry-after": str(RETRY_AFTER_SECONDS)} if status in (429, 503) else {}
-    return JSONResponse(body, status, headers={**(headers or {}), **retry}, media_type="application/problem+json")
+    return JSONResponse(body, status, headers={**ADVICE.get(status, {}), **(headers or {})}, media_type="application/problem+json")
 
 
 def status_of(error: errors.AiprodError) -> int:
@@ -54,6 +70,7 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(errors.AiprodError, _aiprod_error)
     api.add_exception_handler(BackPressureError, _full)
     api.add_exception_handler(HTTPException, _http_error)
+    api.add_exception_handler(RequestValidationError, _invalid_parameter)
     api.add_exception_handler(Exception, _unforeseen)
 
 
@@ -62,7 +79,16 @@ def _aiprod_error(request: Request, error: Exception) -> JSONResponse:
     status = status_of(error)
     if status == 500:
         return _unforeseen(request, error)
-    return problem(status, error.message, code=error.code, param=error.field)
+    headers = {"retry-after": str(error.retry_after)} if isinstance(error, errors.BusyError) else {}
+    return problem(status, error.message, code=error.code, param=error.field, headers=headers)
+
+
+def _invalid_parameter(request: Request, error: Exception) -> JSONResponse:
+    """Of the path, the query or a header: bodies are read by `wire`."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    return problem(400, f"{name}: {first['msg']}, got {str(first.get('input'))[:60]!r}", code="invalid_request", param=name)
 
 
 def _full(request: Request, error: Exception) -> JSONResponse:

@@ -1,85 +1,275 @@
-"""HTTP request -> understood request -> its plan walked over the family's stages -> the video, with the timing of every step"""
+"""HTTP request -> one operation of the service -> its answer, in OpenAI's shape: every route on one page"""
 
 import asyncio
+import json
 import time
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
-from ray import serve
-from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import ApplicationStatus
+from fastapi import FastAPI, Header, Path, Query, Request
+from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
-from aiprod_components.families import make_family
-from aiprod_components.pipelines import DEFAULT_PIPELINE
-from aiprod_components.stages import stages_of
+from aiprod_components.errors import AiprodError
 from deployments.api import errors
-from deployments.api.answers import video_answer
-from deployments.api.body import read_body
+from deployments.api.answers import made_headers
+from deployments.api.body import Body, read_body
 from deployments.api.catalogue import describe_plan, list_models
-from deployments.api.wire import Asked, Wire, wire_model, wire_names
-from deployments.runner import find_stages, run_plan
-from deployments.settings import ApiArgs
+from deployments.api.content import Content, parse_range
+from deployments.api.documents import answers, describe_api, ref, takes
+from deployments.api.service import Created, Event, VideoService
+from deployments.api.wire import Wire
+from deployments.auth import READ, WRITE, Caller
+from deployments.jobs.records import COMPLETED
+from deployments.playground import mount
 
-# FastAPI's own root spans would cut the trace that begins at Serve's proxy.
-api = FastAPI(title="AIPROD", telemetry={"tracing": False}, docs_url="/docs")
-errors.install(api)
+POLL_AFTER_MS = 500
+HEARTBEAT_SECONDS = 15.0
+# A failed job's code -> the status of an answer that was to be its video.
+FAILURES = {"worker_lost": 503, "not_finite": 400, "invalid_media": 400, "invalid_request": 400}
 
-# The document is made before it is known what is served: it shows one family's defaults.
-_SHOWN = wire_model(make_family("miniature"), DEFAULT_PIPELINE).model_json_schema()
-_SCHEMA = {**_SHOWN, "additionalProperties": True, "description": "Every family's defaults and every pipeline's fields: GET /v1/models."}
-_KINDS = ("multipart/form-data", "application/json")
-BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {kind: {"schema": _SCHEMA} for kind in _KINDS}}}
+VideoId = Annotated[str, Path(description="Of a video.")]
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255, description="The same key and body give the same video, once.")]
+JSON, EVENTS = "application/json", "text/event-stream"
+ANY_OBJECT = {"type": "object"}
+CREATED = answers({JSON: ref("Video")}, 400, 404, 409, 413, 415, 422)
 
 
-# It stands with its routes: decorated in another module, HTTP breaks while calls by handle go on working. And below all that they
-# use: Serve pickles the routes as it decorates, with the names that this module has by then.
-@serve.ingress(api)
-class Ingress:
-    """The HTTP face. Holds no weights and no tensors."""
+@dataclass(frozen=True)
+class Surroundings:
+    """What the routes ask the cluster: the applications' states, and the graph with its queues."""
 
-    def __init__(self, args: ApiArgs) -> None:
-        self._wire = Wire({family.name: family.make() for family in args.families})
-        self._models = list_models(self._wire)
-        self._stages: dict[str, dict[str, DeploymentHandle]] = {}
+    applications: Callable[[], Awaitable[dict[str, str]]]
+    graph: Callable[[], Awaitable[dict[str, Any]]]
 
-    @api.post("/v1/videos/sync", response_class=Response, openapi_extra=BODY)
-    async def make_video(self, request: Request) -> Response:
-        """Makes a video and answers the mp4. A client that hangs up cancels the work."""
+
+def make_app(service: VideoService, wire: Wire, surroundings: Surroundings) -> FastAPI:
+    """The HTTP face of a service."""
+    # FastAPI's own root spans would cut the trace that begins at Serve's proxy.
+    app = FastAPI(title="AIPROD", version=version("aiprod"), description="Video generation.", telemetry={"tracing": False})
+    errors.install(app)
+    Routes(service, wire, surroundings).add_to(app)
+    document = describe_api(app, wire)
+    app.openapi = lambda: document
+    mount(app)
+    return app
+
+
+class Routes:
+    """Each method a route. A fixed path stands before the one with an id in its place."""
+
+    def __init__(self, service: VideoService, wire: Wire, surroundings: Surroundings) -> None:
+        self._service, self._surroundings = service, surroundings
+        self._models = list_models(wire)
+
+    def add_to(self, app: FastAPI) -> None:
+        video = answers({JSON: ref("Video")}, 404)
+        file = {kind: {"type": "string", "format": "binary"} for kind in ("video/mp4", "image/png", "image/webp", "image/jpeg")}
+        whole = answers(file, 400, 404, 409, 416)
+        content = {**whole, 206: {**whole[200], "description": "A range of it."}, 302: {"description": "Where the bucket has it."}}
+        event_text = {EVENTS: {"type": "string", "description": "`video` events with a Video, `preview` events with {image}."}}
+        plain = answers({JSON: ANY_OBJECT})
+        asks = takes("VideoRequest", "VideoForm")
+
+        def add(method: str, path: str, act: Callable[..., Any], responses: dict[int | str, dict[str, Any]], **more: Any) -> None:
+            secured = {} if path in ("/healthz", "/readyz") else {"security": [{"key": []}]}
+            extra = {**secured, **more}
+            app.add_api_route(path, act, methods=[method], response_class=Response, responses=responses, openapi_extra=extra)
+
+        add("POST", "/v1/videos", self.create, CREATED, **asks)
+        add("GET", "/v1/videos", self.list, answers({JSON: ref("VideoPage")}, 400, 404))
+        add("POST", "/v1/videos/sync", self.make, {**answers(file, 400, 404, 409, 413, 415, 422)}, **asks)
+        add("POST", "/v1/videos/edits", self.edit, CREATED, **takes("EditRequest", "EditForm"))
+        add("POST", "/v1/videos/extensions", self.extend, CREATED, **takes("ExtensionRequest", "ExtensionRequest"))
+        add("POST", "/v1/videos/characters", self.characters, answers({}, 404))
+        add("GET", "/v1/videos/characters/{character_id}", self.characters, answers({}, 404))
+        add("GET", "/v1/videos/{video_id}", self.retrieve, video)
+        add("DELETE", "/v1/videos/{video_id}", self.delete, answers({JSON: ref("DeletedVideo")}, 404))
+        add("GET", "/v1/videos/{video_id}/content", self.content, content)
+        add("GET", "/v1/videos/{video_id}/events", self.events, answers(event_text, 404))
+        add("POST", "/v1/videos/{video_id}/cancel", self.cancel, answers({JSON: ref("Video")}, 404, 409))
+        add("POST", "/v1/videos/{video_id}/remix", self.remix, CREATED, **takes("RemixFields", "RemixFields"))
+        add("POST", "/v1/plans", self.plan, answers({JSON: ANY_OBJECT}, 400, 404, 413, 415), **asks)
+        add("GET", "/v1/models", self.models, plain)
+        add("GET", "/v1/graph", self.graph, plain)
+        add("GET", "/healthz", self.healthz, {200: plain[200]})
+        add("GET", "/readyz", self.readyz, {200: plain[200], 503: {**plain[200], "description": "Something is starting or has failed."}})
+
+    async def create(self, request: Request, idempotency_key: IdempotencyKey = None) -> Response:
+        """Asks for a video; it is made by and by."""
+        caller, body = await self._asked(request)
+        return _created(await self._service.create(body, caller=caller, idempotency_key=idempotency_key))
+
+    async def remix(self, request: Request, video_id: VideoId, idempotency_key: IdempotencyKey = None) -> Response:
+        """Asks for a video with the same seed and settings, and another prompt."""
+        caller, body = await self._asked(request)
+        return _created(await self._service.remix(video_id, body, caller=caller, idempotency_key=idempotency_key))
+
+    async def edit(self, request: Request, idempotency_key: IdempotencyKey = None) -> Response:
+        """Asks for a video that follows a finished or uploaded one."""
+        caller, body = await self._asked(request)
+        return _created(await self._service.edit(body, caller=caller, idempotency_key=idempotency_key))
+
+    async def extend(self, request: Request, idempotency_key: IdempotencyKey = None) -> Response:
+        """Asks for a finished video with more after it."""
+        caller, body = await self._asked(request)
+        return _created(await self._service.extend(body, caller=caller, idempotency_key=idempotency_key))
+
+    async def make(self, request: Request, idempotency_key: IdempotencyKey = None) -> Response:
+        """Makes a video and answers it. A client that hangs up cancels it."""
         started = time.perf_counter()
-        asked = await self._understand(request)
-        with wire_names():
-            sealed = await run_plan(asked.plan, handles=await self._find_stages(asked.family.name))
-        return video_answer(asked, sealed, seconds=time.perf_counter() - started)
+        caller, body = await self._asked(request)
+        created = await self._service.create(body, caller=caller, idempotency_key=idempotency_key)
+        video_id = created.video["id"]
+        try:
+            video = await self._service.wait(video_id, caller=caller)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._given_up(video_id, caller))
+            raise
+        if video["status"] != COMPLETED:
+            return _unmade(video)
+        content = await self._service.content(video_id, caller=caller)
+        headers = made_headers(video, seconds=time.perf_counter() - started) | {"content-length": str(content.size)}
+        return StreamingResponse(content.read(0, content.size), media_type=content.media_type, headers=headers)
 
-    @api.post("/v1/plans", openapi_extra=BODY)
-    async def make_plan(self, request: Request) -> JSONResponse:
+    async def list(
+        self,
+        request: Request,
+        after: Annotated[str | None, Query(description="The last_id of the page before.")] = None,
+        limit: Annotated[int, Query(description="1 to 100.")] = 20,
+        order: Annotated[str, Query(description="asc or desc, by the time of creation.")] = "desc",
+    ) -> Response:
+        """The caller's videos, a page at a time."""
+        caller = await self._caller(request, READ)
+        return JSONResponse(await self._service.list(caller=caller, after=after, limit=limit, order=order))
+
+    async def retrieve(self, request: Request, video_id: VideoId) -> Response:
+        """A video as it stands; a failed one is an answer like others."""
+        video = await self._service.get(video_id, caller=await self._caller(request, READ))
+        return JSONResponse(video, headers={"openai-poll-after-ms": str(POLL_AFTER_MS)})
+
+    async def delete(self, request: Request, video_id: VideoId) -> Response:
+        """Removes a video and its files; one that is being made is cancelled first."""
+        return JSONResponse(await self._service.delete(video_id, caller=await self._caller(request, WRITE)))
+
+    async def cancel(self, request: Request, video_id: VideoId) -> Response:
+        """Ends the work on a video; answers when its replica is free."""
+        return JSONResponse(await self._service.cancel(video_id, caller=await self._caller(request, WRITE)))
+
+    async def content(
+        self,
+        request: Request,
+        video_id: VideoId,
+        variant: Annotated[str, Query(description="video, thumbnail, spritesheet or preview.")] = "video",
+    ) -> Response:
+        """The finished video or a picture of it; Range is understood."""
+        content = await self._service.content(video_id, caller=await self._caller(request, READ), variant=variant)
+        return RedirectResponse(content.link, 302) if content.link else _served(content, request)
+
+    async def events(self, request: Request, video_id: VideoId) -> Response:
+        """What becomes of a video, as server-sent events, until its status is final."""
+        caller = await self._caller(request, READ)
+        await self._service.get(video_id, caller=caller)  # what is not there is told before the stream begins
+        stream = _event_stream(self._service.watch(video_id, caller=caller))
+        return StreamingResponse(stream, media_type=EVENTS, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+
+    async def characters(self, request: Request) -> Response:
+        """Characters are not offered."""
+        await self._caller(request, READ)
+        return errors.problem(404, "characters are not offered here; describe them in the prompt, or use a LoRA", code="not_supported")
+
+    async def plan(self, request: Request) -> Response:
         """The request's plan as data, with its work; runs nothing."""
-        return JSONResponse(describe_plan(await self._understand(request)))
+        await self._caller(request, READ)
+        return JSONResponse(describe_plan(await self._service.understand(await read_body(request))))
 
-    @api.get("/v1/models")
-    async def models(self) -> JSONResponse:
+    async def models(self, request: Request) -> Response:
+        """The families that are served, with their pipelines, limits and sizes."""
+        await self._caller(request, READ)
         return JSONResponse(self._models)
 
-    @api.get("/healthz")
-    async def healthz(self) -> JSONResponse:
+    async def graph(self, request: Request) -> Response:
+        """The stages of each family with their replicas and queues, and how many jobs there are."""
+        await self._caller(request, READ)
+        return JSONResponse({"families": await self._surroundings.graph(), "jobs": await self._service.counts()})
+
+    async def healthz(self) -> Response:
+        """Alive."""
         return JSONResponse({"status": "alive"})
 
-    @api.get("/readyz")
-    async def readyz(self) -> JSONResponse:
+    async def readyz(self) -> Response:
         """Ready when every application is; one scaled to zero is."""
-        applications = (await asyncio.to_thread(serve.status)).applications
-        states = dict.fromkeys(self._wire.families, "ABSENT") | {name: app.status.value for name, app in applications.items()}
-        ready = set(states.values()) == {ApplicationStatus.RUNNING.value}
-        return JSONResponse({"status": "ready" if ready else "starting", "applications": states}, 200 if ready else 503)
+        health = health_of(await self._surroundings.applications())
+        return JSONResponse(health, 200 if health["status"] == "ready" else 503)
 
-    async def _understand(self, request: Request) -> Asked:
-        body = await read_body(request)
-        return await asyncio.to_thread(self._wire.read, body)  # it may decode a picture
+    async def _asked(self, request: Request) -> tuple[Caller, Body]:
+        caller = await self._caller(request, WRITE)
+        return caller, await read_body(request)
 
-    async def _find_stages(self, family: str) -> dict[str, DeploymentHandle]:
-        if family not in self._stages:
-            # Not before: the two applications start side by side.
-            stages = stages_of(self._wire.families[family])
-            self._stages[family] = await asyncio.to_thread(find_stages, family, stages=stages)
-        return self._stages[family]
+    async def _caller(self, request: Request, scope: str) -> Caller:
+        return await self._service.authenticate(request.headers.get("authorization"), scope=scope)
+
+    async def _given_up(self, video_id: str, caller: Caller) -> None:
+        try:
+            await self._service.cancel(video_id, caller=caller)
+        except AiprodError:
+            return  # finished in the same moment
+
+
+def health_of(applications: dict[str, str]) -> dict[str, Any]:
+    """What `/readyz` says, by the applications' states in Ray Serve's words."""
+    return {"status": "ready" if set(applications.values()) == {"RUNNING"} else "starting", "applications": applications}
+
+
+def _created(created: Created) -> Response:
+    headers = {"openai-poll-after-ms": str(POLL_AFTER_MS)} | ({"idempotent-replayed": "true"} if created.replayed else {})
+    return JSONResponse(created.video, headers=headers)
+
+
+def _unmade(video: dict[str, Any]) -> Response:
+    """Where a video was to be answered and there is none."""
+    error = video["error"] or {"code": "cancelled", "message": f"video {video['id']} was cancelled while this answer waited for it"}
+    status = FAILURES.get(error["code"], 409 if video["status"] == "cancelled" else 500)
+    return errors.problem(status, error["message"], code=error["code"], headers={"x-aiprod-video-id": video["id"]})
+
+
+def _served(content: Content, request: Request) -> Response:
+    tag = f'"{content.etag}"'
+    headers = {"etag": tag, "accept-ranges": "bytes", "cache-control": "private, max-age=0, must-revalidate"}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    wanted = request.headers.get("range") if request.headers.get("if-range", tag) == tag else None
+    part = parse_range(wanted, size=content.size)
+    start, end = part or (0, content.size)
+    headers |= {"content-length": str(end - start)}
+    if part is not None:
+        headers["content-range"] = f"bytes {start}-{end - 1}/{content.size}"
+    return StreamingResponse(content.read(start, end), 200 if part is None else 206, headers, media_type=content.media_type)
+
+
+async def _event_stream(events: AsyncIterator[Event]) -> AsyncIterator[str]:
+    """Server-sent events, and a comment where there is nothing to say for a while, lest a proxy hang up."""
+    async with aclosing(events) as source:  # type: ignore[type-var]
+        coming = asyncio.ensure_future(anext(source, None))
+        try:
+            while True:
+                done, _ = await asyncio.wait([coming], timeout=HEARTBEAT_SECONDS)
+                if not done:
+                    yield ": still here\n\n"
+                    continue
+                if (event := _result(coming)) is None:
+                    return
+                yield f"event: {event.kind}\ndata: {json.dumps(event.data, ensure_ascii=False)}\n\n"
+                coming = asyncio.ensure_future(anext(source, None))
+        finally:
+            coming.cancel()
+
+
+def _result(coming: "asyncio.Future[Event | None]") -> Event | None:
+    """The next event; a video that was deleted meanwhile ends its stream."""
+    try:
+        return coming.result()
+    except AiprodError:
+        return None

@@ -11,8 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from aiprod_components.errors import InvalidRequestError
-from aiprod_components.media.footage import check_footage
-from aiprod_components.media.pictures import PictureChecker
+from aiprod_components.media.uploads import Media, check_media
 from aiprod_components.pipelines import shown
 from aiprod_components.pipelines.fields import FirstFrame, Keyframe, Reference, Strength
 from aiprod_components.pipelines.keyframe_interpolation import MOST_KEYFRAMES
@@ -102,42 +101,57 @@ class Uploads:
     def __init__(self, given: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
         self._given, self._files = given, files
         self._unused = dict(files)
-        self._pictures = PictureChecker()
 
     def read(self) -> dict[str, Any]:
-        """The request's fields. Raises InvalidRequestError for what is no picture or video, and for a file that nothing names."""
-        record = self._image() | self._keyframes() | self._reference()
+        """The request's fields. Raises InvalidRequestError for what is no picture or video, and for a file that nothing names.
+
+        What was sent is decoded in the sandbox, all of it at once, when everything that can be known without has been checked.
+        """
+        first = self._one("input_reference", "image_url", strength="image_strength", what="a picture")
+        keyframes = self._keyframes()
+        reference = self._one("reference_video", "video_url", strength="reference_strength", what="a video")
         if self._unused:
             name = next(iter(self._unused))
             raise InvalidRequestError(
                 f"{name} must be text, got a file; the files are input_reference, reference_video and those that keyframes name", field=name
             )
-        return record
+        media = check_media(pictures=first | {at: data for at, (data, _) in keyframes.items()}, footage=reference)
+        return self._first_frame(media) | self._at_frames(media, keyframes) | self._followed(media)
 
-    def _image(self) -> dict[str, Any]:
-        if (data := self._bytes("input_reference", "image_url")) is None:
-            return self._alone("image_strength", needs="input_reference", what="a picture")
-        picture = self._pictures.check(data, field="input_reference")
+    def _first_frame(self, media: Media) -> dict[str, Any]:
+        if (picture := media.pictures.get("input_reference")) is None:
+            return {}
         return {"image": FirstFrame(picture=picture, strength=self._given.get("image_strength", 1.0))}
 
-    def _reference(self) -> dict[str, Any]:
-        if (data := self._bytes("reference_video", "video_url")) is None:
-            return self._alone("reference_strength", needs="reference_video", what="a video")
-        footage = check_footage(data, field="reference_video")
+    def _at_frames(self, media: Media, sent: Mapping[str, tuple[bytes, SentKeyframe]]) -> dict[str, Any]:
+        if not sent:
+            return {}
+        frames = [Keyframe(picture=media.pictures[at], frame=k.frame, strength=k.strength) for at, (_, k) in sent.items()]
+        return {"keyframes": tuple(frames)}
+
+    def _followed(self, media: Media) -> dict[str, Any]:
+        if (footage := media.footage.get("reference_video")) is None:
+            return {}
         return {"reference_video": Reference(footage=footage, strength=self._given.get("reference_strength", 1.0))}
 
-    def _keyframes(self) -> dict[str, Any]:
-        sent: tuple[SentKeyframe, ...] = self._given.get("keyframes") or ()
-        return {"keyframes": tuple(self._keyframe(k, at=f"keyframes.{index}") for index, k in enumerate(sent))} if sent else {}
+    def _one(self, name: str, url: str, *, strength: str, what: str) -> dict[str, bytes]:
+        """What was sent under a name, as a file or as a data URL, if anything was."""
+        sent = self._given.get(name)
+        data = self._unused.pop(name, None) if sent is None else _decoded(getattr(sent, url), field=f"{name}.{url}")
+        if data is None and strength in self._given:
+            raise InvalidRequestError(f"{strength} needs {what}; send {name} too", field=strength)
+        return {} if data is None else {name: data}
 
-    def _keyframe(self, sent: SentKeyframe, *, at: str) -> Keyframe:
+    def _keyframes(self) -> dict[str, tuple[bytes, SentKeyframe]]:
+        sent: tuple[SentKeyframe, ...] = self._given.get("keyframes") or ()
+        return {at: (self._keyframe_bytes(k, at=at), k) for at, k in ((f"keyframes.{index}", k) for index, k in enumerate(sent))}
+
+    def _keyframe_bytes(self, sent: SentKeyframe, *, at: str) -> bytes:
         if sent.image_url is not None and sent.file is None:
-            data = _decoded(sent.image_url, field=f"{at}.image_url")
-        elif sent.file is not None and sent.image_url is None:
-            data = self._named(sent.file, field=f"{at}.file")
-        else:
-            raise InvalidRequestError(f"{at} must have either image_url or file", field=at)
-        return Keyframe(picture=self._pictures.check(data, field=at), frame=sent.frame, strength=sent.strength)
+            return _decoded(sent.image_url, field=f"{at}.image_url")
+        if sent.file is not None and sent.image_url is None:
+            return self._named(sent.file, field=f"{at}.file")
+        raise InvalidRequestError(f"{at} must have either image_url or file", field=at)
 
     def _named(self, name: str, *, field: str) -> bytes:
         """A file that a field names; several may name the same."""
@@ -147,18 +161,6 @@ class Uploads:
             raise InvalidRequestError(f"{field} names {shown(name)}, which is no file of this body", field=field)
         self._unused.pop(name, None)
         return self._files[name]
-
-    def _bytes(self, name: str, url: str) -> bytes | None:
-        """What was sent under a name, as a file or as a data URL."""
-        sent = self._given.get(name)
-        if sent is None:
-            return self._unused.pop(name, None)
-        return _decoded(getattr(sent, url), field=f"{name}.{url}")
-
-    def _alone(self, field: str, *, needs: str, what: str) -> dict[str, Any]:
-        if field in self._given:
-            raise InvalidRequestError(f"{field} needs {what}; send {needs} too", field=field)
-        return {}
 
 
 def _decoded(url: str, *, field: str) -> bytes:

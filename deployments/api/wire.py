@@ -54,6 +54,8 @@ class VideoFields(BaseModel):
     model: str = Field(default="", description="A family, or FAMILY/PIPELINE.")
     seconds: Seconds | None = Field(default=None, description="Length: the most frames that last no longer. Or say num_frames.")
     size: Annotated[str, AfterValidator(_check_size)] = Field(default="", description="WIDTHxHEIGHT in pixels.")
+    priority: int = Field(default=0, ge=-100, le=100, description="A head start before one's own other videos.")
+    webhook_url: str = Field(default="", max_length=2000, description="Whom to tell when the video is finished, failed or cancelled.")
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Asked:
     family: Family
     request: VideoRequest
     plan: Plan
+    priority: int = 0
+    webhook_url: str | None = None
 
 
 @contextmanager
@@ -113,10 +117,11 @@ class Wire:
     def read(self, body: Body) -> Asked:
         """Raises InvalidRequestError in the client's names: the field, its value and the way out. Decodes pictures, so takes a while."""
         family, pipeline = self._choose(body)
-        record = {"pipeline": pipeline, **_record(self._validated(body, (family.name, pipeline)), body, family=family)}
+        fields = self._validated(body, (family.name, pipeline))
+        record = {"pipeline": pipeline, **_record(fields, body, family=family)}
         with wire_names():
             request = parse_request(record, family=family)
-            return Asked(family, request, request.plan(family))
+            return Asked(family, request, request.plan(family), fields.priority, fields.webhook_url or None)
 
     def _choose(self, body: Body) -> tuple[Family, str]:
         fields = body.fields
@@ -133,7 +138,7 @@ class Wire:
             raise UnknownModelError(f"model {shown(model)} is not served here; there is {', '.join(self.families)}", field="model")
         return self.families[name], pipeline
 
-    def _validated(self, body: Body, key: tuple[str, str]) -> BaseModel:
+    def _validated(self, body: Body, key: tuple[str, str]) -> VideoFields:
         model = self.models[key]
         fields = body.fields if body.is_json else _typed(body.fields, self.schemas[key])
         # A medium that is null is not there, whatever the pipeline: clients' libraries send every field they know.

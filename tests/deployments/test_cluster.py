@@ -23,7 +23,7 @@ from deployments.api.body import parse_json
 from deployments.api.wire import Wire
 from deployments.runner import find_stages, run_plan
 from tests.bodies import body_for, footage, image_url, picture, video_url
-from tests.deployments.conftest import PATIENCE, THREADS, Graph, serve_client
+from tests.graph import PATIENCE, THREADS, Graph, serve_client
 
 pytestmark = pytest.mark.timeout(PATIENCE + 60)
 

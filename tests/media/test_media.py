@@ -13,7 +13,9 @@ from aiprod_components.errors import InvalidMediaError
 from aiprod_components.media.decode import decode_video
 from aiprod_components.media.encode import encode_mp4
 from aiprod_components.media.frames import digest_of, to_bytes, to_unit
-from aiprod_components.media.pictures import MAX_PIXELS_TOGETHER, PictureChecker, read_picture
+from aiprod_components.media.pictures import check_picture, read_picture
+from aiprod_components.media.raster import MAX_PIXELS_TOGETHER
+from aiprod_components.media.uploads import check_media
 from aiprod_components.values import Frames, Picture, exact_rate
 
 
@@ -71,7 +73,7 @@ def test_a_digest_changes_with_any_byte():
 def test_a_picture_is_cropped_to_its_middle_and_resized(format: str):
     image = Image.new("RGB", (300, 100), "red")
     image.paste("blue", (100, 0, 200, 100))
-    frame = read_picture(PictureChecker().check(png(image, format), field="image"), height=32, width=32)
+    frame = read_picture(check_picture(png(image, format), field="image"), height=32, width=32)
     assert frame.shape == (1, 1, 32, 32, 3)
     assert frame[0, 0, 16, 16, 2] > 200 and frame[..., 0].float().mean() < 30
 
@@ -99,7 +101,7 @@ def test_a_picture_is_turned_as_its_camera_held_it():
 )
 def test_every_kind_of_pixel_becomes_the_colour_that_is_seen(image: Image.Image, shown: tuple[int, int, int]):
     data = png(image, "JPEG" if image.mode == "CMYK" else "PNG")
-    pixel = read_picture(PictureChecker().check(data, field="image"), height=8, width=8)[0, 0, 4, 4]
+    pixel = read_picture(check_picture(data, field="image"), height=8, width=8)[0, 0, 4, 4]
     assert (pixel.int() - torch.tensor(shown)).abs().max() <= 2
 
 
@@ -118,14 +120,27 @@ def test_every_kind_of_pixel_becomes_the_colour_that_is_seen(image: Image.Image,
 )
 def test_what_is_not_a_picture_is_refused_with_the_way_out(data: bytes, way_out: str):
     with pytest.raises(InvalidMediaError, match=way_out) as caught:
-        PictureChecker().check(data, field="input_reference")
+        check_picture(data, field="input_reference")
     assert caught.value.field == "input_reference"
 
 
 def test_the_same_bytes_are_one_picture_and_all_together_are_bounded():
-    checker, large = PictureChecker(), png(Image.new("L", (8000, 4000)))
-    first = checker.check(large, field="a")
-    assert all(checker.check(bytes(bytearray(large)), field="b") is first for _ in range(9))
-    checker.check(png(Image.new("L", (8000, 4000), 7)), field="c")
-    with pytest.raises(InvalidMediaError, match=f"d: .*at most {MAX_PIXELS_TOGETHER} pixels together"):
-        checker.check(png(Image.new("L", (4000, 4000), 9)), field="d")
+    large, other, third = (png(Image.new("L", (width, 4000), level)) for width, level in ((8000, 0), (8000, 7), (4000, 9)))
+    copies = {f"b{index}": bytes(bytearray(large)) for index in range(9)}
+    seen = check_media(pictures={"a": large, **copies, "c": other}, footage={}).pictures
+    assert all(seen[name] is seen["a"] for name in copies) and seen["c"] == Picture(other)
+    with pytest.raises(InvalidMediaError, match=f"d: .*at most {MAX_PIXELS_TOGETHER} pixels together") as caught:
+        check_media(pictures={"a": large, **copies, "c": other, "d": third}, footage={})
+    assert caught.value.field == "d"
+
+
+def test_every_level_of_16_bits_becomes_one_of_8():
+    levels = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
+    frame = read_picture(Picture(png(Image.fromarray(levels))), height=256, width=256)
+    assert (frame[0, 0].numpy() == (levels // 257)[..., None]).all()
+
+
+def test_a_picture_of_several_is_its_first():
+    file = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(file, "MPO", save_all=True, append_images=[Image.new("RGB", (16, 16), "blue")])
+    assert read_picture(Picture(file.getvalue()), height=16, width=16)[0, 0, 8, 8].tolist()[0] > 200

@@ -4,6 +4,7 @@ from typing import Any
 
 from aiprod_components.training.objectives.distillation import DistillationObjective, DistillationRecipe
 from aiprod_components.training.objectives.flow import FlowObjective, FlowRecipe
+from aiprod_components.training.objectives.preview import PreviewObjective, PreviewRecipe
 from aiprod_components.training.objectives.text import TextObjective, TextRecipe
 from aiprod_components.training.objectives.upsampler import ResamplerRecipe, UpsamplerObjective, UpsamplerRecipe
 from aiprod_components.training.objectives.vae import VAEObjective, VAERecipe
@@ -20,4 +21,5 @@ COMPONENTS: dict[str, tuple[Any, Any]] = {
     "upsampler_3_2": (ResamplerRecipe, UpsamplerObjective),
     "upsampler_3_4": (ResamplerRecipe, UpsamplerObjective),
     "upsampler_4_1": (ResamplerRecipe, UpsamplerObjective),
+    "preview": (PreviewRecipe, PreviewObjective),
 }

@@ -4,17 +4,19 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from aiprod_client.server import free_port
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "serve_config.yaml"
 THREADS = 1  # the same everywhere: a sum in another order is another video
 PATIENCE = float(os.environ.get("AIPROD_TEST_PATIENCE", "240"))  # seconds, for the cluster to get ready
@@ -32,7 +34,9 @@ class Graph:
     """The running graph."""
 
     url: str
+    grpc_port: int
     seconds_to_ready: float
+    data: Path
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=PATIENCE, trust_env=False)
@@ -40,25 +44,33 @@ class Graph:
 
 @pytest.fixture(scope="session")
 def graph() -> Iterator[Graph]:
+    """One cluster for the whole session: it takes half a minute to start."""
+    with tempfile.TemporaryDirectory() as folder, running_graph(_test_config(Path(folder))) as running:
+        yield running
+
+
+@contextmanager
+def running_graph(config: dict[str, Any], *, data: Path | None = None) -> Iterator[Graph]:
+    """A graph by this config in a cluster of its own; what it keeps, it keeps in `data`."""
     import ray
     from ray import serve
     from ray.serve.schema import ServeDeploySchema
 
     with pytest.MonkeyPatch.context() as environment, tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
-        for name, value in ENVIRONMENT.items():
+        kept = data or Path(folder) / "data"
+        for name, value in (ENVIRONMENT | {"AIPROD_DATA": str(kept)}).items():
             environment.setenv(name, value)
-        config = _test_config(port=free_port())
         options: Any = {"_node_ip_address": "127.0.0.1", "_temp_dir": folder, "namespace": "serve", "log_to_driver": False}
         ray.init(address="local", num_cpus=3, include_dashboard=False, object_store_memory=800_000_000, **options)
         try:
             start = time.monotonic()
             with suppress(TimeoutError):  # Serve waits a minute for its proxy and goes on starting it; whether all is ready is asked below
-                serve.start(proxy_location="HeadOnly", http_options=config["http_options"])
+                serve.start(proxy_location="HeadOnly", http_options=config["http_options"], grpc_options=config["grpc_options"])
             # As `serve run` does it.
             serve_client().deploy_apps(ServeDeploySchema.model_validate(config))
             url = f"http://127.0.0.1:{config['http_options']['port']}"
             _wait_until_ready(url)
-            yield Graph(url, time.monotonic() - start)
+            yield Graph(url, config["grpc_options"]["port"], time.monotonic() - start, kept)
         finally:
             serve.shutdown()
             ray.shutdown()
@@ -71,17 +83,44 @@ def serve_client() -> Any:
     return _get_global_client()
 
 
-def _test_config(*, port: int) -> dict[str, Any]:
+def graph_config() -> dict[str, Any]:
+    """The product's own, at ports of its own and with one thread everywhere."""
     from deployments.settings import check_config
 
     config = check_config(CONFIG)
-    config["http_options"]["port"] = port
-    for deployment in config["applications"][0]["deployments"]:
-        if deployment["name"] == "denoiser":
-            deployment["num_replicas"] = 2
-        if "user_config" in deployment:
-            deployment["user_config"]["threads"] = THREADS
+    config["http_options"]["port"] = free_port()
+    config["grpc_options"]["port"] = free_port()
+    for application in config["applications"]:
+        for deployment in application["deployments"]:
+            if "threads" in deployment.get("user_config", {}):
+                deployment["user_config"]["threads"] = THREADS
     return config
+
+
+def deployment_of(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """A deployment of a config, to be changed."""
+    return next(d for application in config["applications"] for d in application["deployments"] if d["name"] == name)
+
+
+def _test_config(folder: Path) -> dict[str, Any]:
+    """Two denoisers, a LoRA whose videos fail, webhooks to this machine, and health checks that notice soon."""
+    config = graph_config()
+    loras = write_overflowing_lora(folder)
+    families, api = config["applications"]
+    families["args"]["loras"] = api["args"]["families"][0]["loras"] = str(loras)
+    api["args"]["outgoing"] = {"enabled": True, "allow_networks": ["127.0.0.0/8"]}
+    deployment_of(config, "denoiser")["num_replicas"] = 2
+    return config
+
+
+def write_overflowing_lora(folder: Path) -> Path:
+    """The shipped LoRA of few steps with factors so large, though finite, that nothing it is used in comes to an end."""
+    shipped = ROOT / "aiprod_components/miniature/weights/loras/distilled"
+    factors = {name: tensor * 1e18 for name, tensor in load_file(shipped.with_suffix(".safetensors")).items()}
+    with safe_open(shipped.with_suffix(".safetensors"), "pt") as file:
+        metadata = file.metadata()
+    save_file(factors, folder / "overflow.safetensors", metadata=metadata)
+    return folder
 
 
 def _wait_until_ready(url: str) -> None:

@@ -1,0 +1,79 @@
+"""tasks on a pipe -> a confined process -> answers on a pipe, in the order of the tasks: what runs in the sandbox's child
+
+Everything is imported first; then the process gives up what it may, says that it is ready, and only now sees an uploaded byte.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from aiprod_components.errors import InvalidMediaError
+from aiprod_components.media.confine import confine
+from aiprod_components.media.messages import receive, send
+from aiprod_components.media.moments import moments
+from aiprod_components.media.probe import survey
+from aiprod_components.media.raster import MAX_PIXELS_TOGETHER, decode_picture, fit_picture
+
+Answer = tuple[dict[str, Any], bytes]
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What a task is about: the bytes, and the client's name for the field that they came in."""
+
+    data: bytes
+    field: str
+
+
+class Readers:
+    """One method for each kind of task. What they raise is InvalidMediaError, and MemoryError at the limit."""
+
+    def __init__(self) -> None:
+        self._pixels = 0  # of the pictures checked so far
+
+    def check_picture(self, upload: Upload) -> Iterator[Answer]:
+        image = decode_picture(upload.data, field=upload.field, most=MAX_PIXELS_TOGETHER - self._pixels)
+        self._pixels += image.width * image.height
+        yield {}, b""
+
+    def read_picture(self, upload: Upload, *, height: int, width: int) -> Iterator[Answer]:
+        image = decode_picture(upload.data, field=upload.field)
+        yield {}, fit_picture(image, height=height, width=width).tobytes()
+
+    def check_footage(self, upload: Upload) -> Iterator[Answer]:
+        width, height, seconds, frame_rate = survey(upload.data, field=upload.field)
+        yield {"width": width, "height": height, "seconds": seconds, "frame_rate": frame_rate}, b""
+
+    def read_footage(self, upload: Upload, *, num_frames: int, height: int, width: int, period: str) -> Iterator[Answer]:
+        shown = moments(upload.data, field=upload.field, num_frames=num_frames, period=Fraction(period), size=(width, height))
+        for picture, times in shown:
+            yield {"times": times}, picture.tobytes()
+
+
+def serve(*, cpu_seconds: int, memory_bytes: int) -> None:
+    """Never returns: at the end there is nothing to tidy up, and nothing left to do it with."""
+    confine(cpu_seconds=cpu_seconds, memory_bytes=memory_bytes)
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    send(sink, {"ready": True})
+    sink.flush()
+    tasks = []
+    while (header := receive(source)) is not None:
+        tasks.append((header, source.read(header["bytes"])))
+    readers = Readers()
+    for header, data in tasks:
+        for answer, payload in _answers(getattr(readers, header["kind"]), Upload(data, header["field"]), header["arguments"]):
+            send(sink, answer, payload)
+        sink.flush()
+    os._exit(0)
+
+
+def _answers(read: Callable[..., Iterator[Answer]], upload: Upload, arguments: dict[str, Any]) -> Iterator[Answer]:
+    try:
+        yield from read(upload, **arguments)
+    except InvalidMediaError as error:
+        yield {"error": error.message}, b""
+    except MemoryError:
+        yield {"out_of_memory": True}, b""

@@ -1,0 +1,53 @@
+"""a video's request, something new -> the request of another video: carried on, made anew with other words, or followed as a reference"""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from aiprod_components.errors import InvalidRequestError
+from aiprod_components.families.base import Family
+from aiprod_components.pipelines import explain, parse_request
+from aiprod_components.pipelines.base import VideoRequest, check_text
+from aiprod_components.values import Footage
+
+# What an edit keeps of the request of the video that it follows, where its pipeline has it.
+KEPT_IN_EDITS = ("num_frames", "height", "width", "frame_rate", "seed", "upscale", "double_frame_rate")
+
+
+def remix_request(request: VideoRequest, *, prompt: str) -> VideoRequest:
+    """The same seed and settings with another prompt, to the end of the video. Raises InvalidRequestError for a prompt that is none."""
+    return _changed(request, prompt=prompt, next_prompts=())
+
+
+def extend_request(request: VideoRequest, *, prompt: str, num_frames: int, family: Family) -> VideoRequest:
+    """The request for a longer video: the request's own chunks, whose steps keep their identities, then `num_frames` more of `prompt`.
+
+    So many, or the most below that on the family's grid; they count as the request's own do, before `double_frame_rate`. Raises
+    InvalidRequestError when there are none, when the family makes no video of that length, or for a prompt that is none.
+    """
+    told = remix_request(request, prompt=prompt).prompt
+    check_text(told, family=family, field="prompt")
+    more, room = num_frames - num_frames % family.grid.time, family.limits.max_frames - request.num_frames
+    if not family.grid.time <= more <= room:
+        raise InvalidRequestError(_most(room, request=request, family=family) + f", got {num_frames}", field="num_frames")
+    longer = {"num_frames": request.num_frames + more, "extends": (*request.extends, request.num_frames), "output_format": "mp4"}
+    return _changed(request, **longer, next_prompts=(*request.told(family)[1:], told))
+
+
+def edit_request(request: VideoRequest, *, prompt: str, footage: Footage, family: Family) -> VideoRequest:
+    """The request that follows a finished video, its footage, with another prompt; of the same size, length and seed."""
+    kept = {name: getattr(request, name) for name in KEPT_IN_EDITS if name in type(request).model_fields}
+    return parse_request({"pipeline": "ic_lora", "prompt": prompt, "reference_video": {"footage": footage}, **kept}, family=family)
+
+
+def _most(room: int, *, request: VideoRequest, family: Family) -> str:
+    if room < family.grid.time:
+        return f"num_frames: a video of {request.num_frames} frames is as long as {family.name} makes one, so none can be added"
+    return f"num_frames must be {family.grid.time} to {room} more for a video of {request.num_frames} frames"
+
+
+def _changed(request: VideoRequest, **fields: Any) -> VideoRequest:
+    try:
+        return type(request).model_validate({**dict(request), **fields})
+    except ValidationError as error:
+        raise explain(error, known=list(type(request).model_fields)) from error

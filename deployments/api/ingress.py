@@ -1,0 +1,104 @@
+"""Serve's proxy -> the HTTP and gRPC faces of one service; what they ask of the cluster"""
+
+import asyncio
+import logging
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from aiprod_components.stages import stages_of
+from deployments.api.catalogue import list_models
+from deployments.api.grpc import GrpcFace, add_grpc_methods
+from deployments.api.http import Surroundings, health_of, make_app
+from deployments.api.service import Dispatchers, VideoService
+from deployments.api.wire import Wire
+from deployments.auth import Authenticator
+from deployments.outgoing import Outgoing
+from deployments.settings import ApiArgs
+from deployments.storage import check_reach, open_storage
+
+log = logging.getLogger("ray.serve")
+
+CANCEL_SECONDS = 35.0  # that a cancellation waits for the replica to be free: a step, and the way there
+
+
+@serve.ingress()
+@add_grpc_methods
+class Ingress:
+    """Holds no weights and no tensors."""
+
+    def __init__(self, args: ApiArgs, dispatcher: DeploymentHandle) -> None:
+        check_reach(args)
+        self._families = {family.name: family.make() for family in args.families}
+        self._wire = Wire(self._families)
+        self._dispatcher = dispatcher
+        storage = open_storage(args)
+        self._service = VideoService(
+            self._wire,
+            storage,
+            authenticator=Authenticator(storage.keys, are_needed=args.keys, rate=args.rate),
+            dispatchers=Dispatchers(self._wake, self._cancel),
+            outgoing=Outgoing(args.outgoing),
+        )
+
+        self.grpc_face = GrpcFace(self._service, models=list_models(self._wire), health=self._health, local_only=not args.keys)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return make_app(self._service, self._wire, Surroundings(self._applications, self._graph))
+
+    async def _wake(self) -> None:
+        """Not waited for: the dispatcher looks by itself too."""
+        response = self._dispatcher.wake.remote()
+        task = asyncio.ensure_future(_quietly(response))
+        task.add_done_callback(lambda done: done.exception())
+
+    async def _cancel(self, job_id: str) -> None:
+        try:
+            await asyncio.wait_for(self._dispatcher.broadcast("cancel", job_id).results_async(), CANCEL_SECONDS)
+        except (RayError, RayServeException, TimeoutError) as error:
+            # The row says it already: the dispatcher's next heartbeat sees it.
+            log.warning("the dispatcher was not told that %s is cancelled: %s", job_id, type(error).__name__)
+
+    async def _applications(self) -> dict[str, str]:
+        applications = (await asyncio.to_thread(serve.status)).applications
+        return dict.fromkeys(self._families, "ABSENT") | {name: app.status.value for name, app in applications.items()}
+
+    async def _health(self) -> dict[str, Any]:
+        return health_of(await self._applications())
+
+    async def _graph(self) -> dict[str, Any]:
+        applications = (await asyncio.to_thread(serve.status)).applications
+        return {name: await self._describe(name, applications.get(name)) for name in self._families}
+
+    async def _describe(self, family: str, application: Any) -> dict[str, Any]:
+        deployments = {} if application is None else application.deployments
+        replicas = {
+            name: sum(d.replica_states.values()) if (d := deployments.get(name)) else 0 for name in stages_of(self._families[family])
+        }
+        return {
+            "status": "ABSENT" if application is None else application.status.value,
+            "stages": [{"name": name, "replicas": count, **await _activity(family, name, count)} for name, count in replicas.items()],
+        }
+
+
+async def _quietly(response: Any) -> None:
+    try:
+        await response
+    except (RayError, RayServeException) as error:
+        log.info("the dispatcher was not woken: %s", type(error).__name__)
+
+
+async def _activity(family: str, stage: str, replicas: int) -> dict[str, int]:
+    """What the replicas of a stage are at, all together."""
+    if not replicas:
+        return {"running": 0, "queued": 0}
+    try:
+        handle = await asyncio.to_thread(serve.get_deployment_handle, stage, app_name=family)
+        answers = await asyncio.wait_for(handle.broadcast("activity").results_async(), 2.0)
+    except (RayError, RayServeException, TimeoutError):
+        return {"running": 0, "queued": 0}
+    return {what: sum(answer[what] for answer in answers) for what in ("running", "queued")}

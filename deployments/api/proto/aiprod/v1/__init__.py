@@ -1,0 +1,1 @@
+"""The first version of the API over gRPC: `video.proto`, and what protoc makes of it"""

@@ -1,0 +1,241 @@
+"""a caller's wish, understood -> a job's row and its uploads; jobs -> what their owners may see: what HTTP and gRPC have in common"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiprod_components.errors import ConflictError, InvalidRequestError, MissingArtifactError, NotFoundError
+from aiprod_components.pipelines.storage import dump_request
+from aiprod_components.plan import cost_of
+from deployments.api.answers import page_object, shown_of, video_object
+from deployments.api.body import Body
+from deployments.api.content import Content, find_content
+from deployments.api.sources import Sources
+from deployments.api.watching import Watcher
+from deployments.api.wire import Asked, Wire
+from deployments.artifacts import preview_key, upload_key
+from deployments.auth import Authenticator, Caller
+from deployments.jobs.records import COMPLETED, FINAL, IN_PROGRESS, Job, NewJob
+from deployments.outgoing import Outgoing
+from deployments.storage import Storage
+from deployments.upkeep import remove_video
+
+MOST_LISTED = 100
+
+
+@dataclass(frozen=True)
+class Created:
+    """A job, and whether it was there before under the same idempotency key."""
+
+    video: dict[str, Any]
+    replayed: bool
+
+
+@dataclass(frozen=True)
+class Event:
+    """`video` has the Video object, at every change; `preview` a picture of what it looks like so far."""
+
+    kind: str
+    data: dict[str, Any]
+
+
+class Dispatchers:
+    """How the API reaches those who work: by two messages that may be lost without harm."""
+
+    def __init__(self, wake: Callable[[], Awaitable[None]], cancel: Callable[[str], Awaitable[None]]) -> None:
+        self.wake, self.cancel = wake, cancel
+
+
+class VideoService:
+    """Every operation on videos. Raises AiprodErrors only."""
+
+    def __init__(self, wire: Wire, storage: Storage, *, authenticator: Authenticator, dispatchers: Dispatchers, outgoing: Outgoing) -> None:
+        self._wire, self._storage, self._dispatchers, self._outgoing = wire, storage, dispatchers, outgoing
+        self._sources = Sources(wire, storage)
+        self._watcher = Watcher(storage.jobs)
+        self._authenticator = authenticator
+
+    async def authenticate(self, authorization: str | None, *, scope: str) -> Caller:
+        return await self._authenticator.caller(authorization, scope=scope)
+
+    async def understand(self, body: Body) -> Asked:
+        """What a body asks for. Media it names are fetched first, where that is allowed; it may decode pictures, so takes a while."""
+        fetched = await self._sources.fetched(body, self._outgoing)
+        return await asyncio.to_thread(self._wire.read, fetched)
+
+    async def create(self, body: Body, *, caller: Caller, idempotency_key: str | None = None) -> Created:
+        asked = await self.understand(body)
+        return await self._enqueue(asked, caller, idempotency_key, sent=("create", body))
+
+    async def remix(self, video_id: str, body: Body, *, caller: Caller, idempotency_key: str | None = None) -> Created:
+        """The same seed and settings, another prompt."""
+        source = await self._owned(video_id, caller)
+        asked = await asyncio.to_thread(self._sources.remixed, source, body)
+        return await self._enqueue(asked, caller, idempotency_key, sent=(f"remix {video_id}", body), source=source)
+
+    async def edit(self, body: Body, *, caller: Caller, idempotency_key: str | None = None) -> Created:
+        """A finished or uploaded video as the reference that a new one follows."""
+        source, rest = await self._named_source(body, caller)
+        asked = await self.understand(rest if source is None else await asyncio.to_thread(self._sources.edited, source, rest))
+        return await self._enqueue(asked, caller, idempotency_key, sent=("edit", body), source=source)
+
+    async def extend(self, body: Body, *, caller: Caller, idempotency_key: str | None = None) -> Created:
+        """A finished video and what comes after it, in one."""
+        source, rest = await self._named_source(body, caller)
+        if source is None:
+            raise InvalidRequestError(
+                'video must be {"id": …} of a finished video here; an upload has no latents to carry on', field="video"
+            )
+        asked = await asyncio.to_thread(self._sources.extended, source, rest)
+        return await self._enqueue(asked, caller, idempotency_key, sent=("extend", body), source=source)
+
+    async def get(self, video_id: str, *, caller: Caller) -> dict[str, Any]:
+        return await self._shown(await self._owned(video_id, caller))
+
+    async def list(self, *, caller: Caller, after: str | None = None, limit: int = 20, order: str = "desc") -> dict[str, Any]:
+        if not 1 <= limit <= MOST_LISTED:
+            raise InvalidRequestError(f"limit must be 1 to {MOST_LISTED}, got {limit}", field="limit")
+        if order not in ("asc", "desc"):
+            raise InvalidRequestError(f"order must be asc or desc, got {order!r}", field="order")
+        jobs, has_more = await asyncio.to_thread(self._storage.jobs.list, caller.tenant, after, limit, order)
+        positions = await asyncio.to_thread(self._storage.jobs.queue_positions, [job.id for job in jobs])
+        return page_object([video_object(job, position=positions.get(job.id)) for job in jobs], has_more=has_more)
+
+    async def cancel(self, video_id: str, *, caller: Caller) -> dict[str, Any]:
+        """Answers when the replica that worked on it is free."""
+        job = await asyncio.to_thread(self._storage.jobs.cancel, caller.tenant, _known(video_id))
+        if job is None:
+            raise _not_found(video_id)
+        await self._dispatchers.cancel(job.id)
+        return await self._shown(job)
+
+    async def delete(self, video_id: str, *, caller: Caller) -> dict[str, Any]:
+        job = await asyncio.to_thread(self._storage.jobs.delete, caller.tenant, _known(video_id))
+        if job is None:
+            raise _not_found(video_id)
+        if job.status == IN_PROGRESS:
+            await self._dispatchers.cancel(job.id)
+        await asyncio.to_thread(remove_video, job, storage=self._storage)
+        return {"id": job.id, "object": "video.deleted", "deleted": True}
+
+    async def watch(self, video_id: str, *, caller: Caller) -> AsyncIterator[Event]:
+        """The job as it is, then at every change, with pictures; ends after a final status."""
+        job = await self._owned(video_id, caller)
+        previews = 0
+        yield Event("video", await self._shown(job))
+        if job.status in FINAL:
+            return
+        async for changed in self._watcher.changes(job):
+            if changed is None:
+                raise _not_found(video_id)
+            if (shown := changed.progress.get("preview", 0)) > previews and (picture := await self._preview(changed)):
+                previews = shown
+                yield Event("preview", {"image": picture})
+            yield Event("video", await self._shown(changed))
+            if changed.status in FINAL:
+                return
+
+    async def wait(self, video_id: str, *, caller: Caller) -> dict[str, Any]:
+        """The video once its status is final."""
+        video: dict[str, Any] = {}
+        async for event in self.watch(video_id, caller=caller):
+            video = event.data if event.kind == "video" else video
+        return video
+
+    async def content(self, video_id: str, *, caller: Caller, variant: str = "video") -> Content:
+        job = await self._owned(video_id, caller)
+        return await asyncio.to_thread(find_content, job, variant=variant, storage=self._storage)
+
+    async def counts(self) -> dict[str, int]:
+        """Live jobs by status."""
+        return await asyncio.to_thread(self._storage.jobs.counts)
+
+    async def _named_source(self, body: Body, caller: Caller) -> tuple[Job | None, Body]:
+        """The finished video that `video` names, and the body without it; no job where it is an upload."""
+        video_id, rest = self._sources.split(body)
+        if video_id is None:
+            return None, rest
+        job = await self._owned(video_id, caller, field="video")
+        if job.status != COMPLETED:
+            raise ConflictError(f"video {job.id} is {job.shown_status}; wait until it is completed", field="video")
+        return job, rest
+
+    async def _enqueue(
+        self, asked: Asked, caller: Caller, idempotency_key: str | None, *, sent: tuple[str, Body], source: Job | None = None
+    ) -> Created:
+        if asked.webhook_url is not None:
+            self._outgoing.check(asked.webhook_url, field="webhook_url")
+        record, media = dump_request(asked.request)
+        job_id = f"video_{secrets.token_hex(16)}"
+        new = NewJob(
+            id=job_id,
+            tenant=caller.tenant,
+            family=asked.family.name,
+            pipeline=asked.request.pipeline,
+            record=record,
+            shown=shown_of(asked.request),
+            cost=cost_of(asked.plan),
+            priority=asked.priority,
+            remixed_from=None if source is None else source.id,
+            webhook_url=asked.webhook_url,
+            idempotency_key=idempotency_key,
+            body_hash=_digest(*sent) if idempotency_key is not None else None,
+        )
+        job, replayed = await asyncio.to_thread(self._store, new, media)
+        if not replayed:
+            await self._dispatchers.wake()
+        return Created(await self._shown(job), replayed)
+
+    def _store(self, new: NewJob, media: dict[str, bytes]) -> tuple[Job, bool]:
+        """The uploads first: a job that is there can be run."""
+        keys = {upload_key(new.id, digest): data for digest, data in media.items()}
+        for key, data in keys.items():
+            self._storage.artifacts.put(key, data)
+        replayed = True
+        try:
+            job, replayed = self._storage.jobs.create(new)
+            return job, replayed
+        finally:
+            if replayed:
+                self._storage.artifacts.delete(*keys)
+
+    async def _owned(self, video_id: str, caller: Caller, *, field: str | None = None) -> Job:
+        job = await asyncio.to_thread(self._storage.jobs.get_owned, caller.tenant, _known(video_id))
+        if job is None:
+            raise _not_found(video_id, field=field)
+        return job
+
+    async def _shown(self, job: Job) -> dict[str, Any]:
+        if job.shown_status != "queued":
+            return video_object(job, position=None)
+        positions = await asyncio.to_thread(self._storage.jobs.queue_positions, [job.id])
+        return video_object(job, position=positions.get(job.id))
+
+    async def _preview(self, job: Job) -> str | None:
+        try:
+            data = await asyncio.to_thread(self._storage.artifacts.get, preview_key(job.id, job.attempt))
+        except MissingArtifactError:
+            return None
+        return f"data:image/webp;base64,{base64.b64encode(data).decode()}"
+
+
+def _known(video_id: str) -> str:
+    """Raises NotFoundError for what cannot be an id; the database need not be asked."""
+    if not video_id.startswith("video_") or len(video_id) != 38 or not video_id.isascii():
+        raise _not_found(video_id)
+    return video_id
+
+
+def _not_found(video_id: str, *, field: str | None = None) -> NotFoundError:
+    return NotFoundError(f"there is no video {video_id[:60]!r}; GET /v1/videos lists those there are", field=field)
+
+
+def _digest(operation: str, body: Body) -> str:
+    """Of what was asked for, the same for the same JSON in another order."""
+    files = {name: hashlib.sha256(data).hexdigest() for name, data in body.files.items()}
+    return hashlib.sha256(json.dumps([operation, body.fields, files], sort_keys=True).encode()).hexdigest()

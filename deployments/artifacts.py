@@ -1,0 +1,130 @@
+"""bytes by key -> a folder or a bucket (obstore) -> bytes, whole or a range of them
+
+    videos/{job}/{attempt}/…        finished files; the job's row names the attempt that won
+    videos/{job}/uploads/{digest}   what was sent with the request
+    steps/{scope}/{identity}        results of finished steps
+
+What is put is there whole or not at all, on a disk too. Local folders serve one node.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from aiprod_components.errors import ConfigError, MissingArtifactError
+
+CHUNK_BYTES = 1 << 20
+LINK_SECONDS = 600
+
+
+def video_prefix(job: str, attempt: int) -> str:
+    """Where an attempt puts the files of its video."""
+    return f"videos/{job}/{attempt}"
+
+
+def file_key(prefix: str, name: str) -> str:
+    """A file of a finished video: video, thumbnail or spritesheet."""
+    return f"{prefix}/{name}"
+
+
+def preview_key(job: str, attempt: int) -> str:
+    """What an attempt's video looks like so far."""
+    return file_key(video_prefix(job, attempt), "preview")
+
+
+def upload_key(job: str, digest: str) -> str:
+    return f"videos/{job}/uploads/{digest}"
+
+
+def step_key(scope: str, identity: str) -> str:
+    return f"steps/{scope}/{identity}"
+
+
+@dataclass(frozen=True)
+class Stat:
+    """The size of an artifact in bytes, and a tag that changes with its content."""
+
+    size: int
+    etag: str
+
+
+class ArtifactStore:
+    """Artifacts under a URL: file:///folder, s3://bucket/prefix, gs://…, az://…; credentials come from the environment."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            if url.startswith("file://"):
+                Path(url.removeprefix("file://")).mkdir(parents=True, exist_ok=True)
+                self._store: ObjectStore = LocalStore(url.removeprefix("file://"), automatic_cleanup=True)
+            else:
+                self._store = from_url(url)
+        except (BaseError, ValueError, OSError) as error:
+            raise ConfigError(
+                f"artifacts {url!r} cannot be opened ({error}); name file:///FOLDER, s3://BUCKET/PREFIX, gs://… or az://…"
+            ) from error
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self._store, LocalStore)
+
+    def put(self, key: str, data: bytes | memoryview) -> None:
+        obstore.put(self._store, key, bytes(data))
+
+    def get(self, key: str) -> bytes:
+        """Raises MissingArtifactError."""
+        try:
+            return bytes(obstore.get(self._store, key).bytes())
+        except FileNotFoundError as error:
+            raise MissingArtifactError(f"artifact {key} is not there any more") from error
+
+    def stat(self, key: str) -> Stat | None:
+        try:
+            meta = obstore.head(self._store, key)
+        except FileNotFoundError:
+            return None
+        return Stat(meta["size"], (meta["e_tag"] or f"{meta['last_modified'].timestamp()}-{meta['size']}").strip('"'))
+
+    async def read(self, key: str, *, start: int, end: int) -> AsyncIterator[bytes]:
+        """The bytes from `start` up to `end` (not included), in chunks. Raises MissingArtifactError."""
+        try:
+            for at in range(start, end, CHUNK_BYTES):
+                yield bytes(await obstore.get_range_async(self._store, key, start=at, end=min(at + CHUNK_BYTES, end)))
+        except FileNotFoundError as error:
+            raise MissingArtifactError(f"artifact {key} is not there any more") from error
+
+    def copy_under(self, source: str, target: str) -> None:
+        """Copies what lies directly under a prefix to another. Raises MissingArtifactError when nothing does."""
+        keys = list(self._keys_under(source))
+        if not keys:
+            raise MissingArtifactError(f"artifacts under {source} are not there any more")
+        for key in keys:
+            obstore.copy(self._store, key, f"{target}/{key.removeprefix(source).lstrip('/')}")
+
+    def delete_under(self, prefix: str) -> None:
+        if keys := list(self._keys_under(prefix)):
+            obstore.delete(self._store, keys)
+
+    def delete(self, *keys: str) -> None:
+        """Removes artifacts; those that are gone already are no error."""
+        for key in keys:
+            try:
+                obstore.delete(self._store, key)
+            except FileNotFoundError:
+                continue
+
+    def link(self, key: str) -> str | None:
+        """A URL at which the bucket itself serves the artifact for ten minutes; None for a folder."""
+        if self.is_local:
+            return None
+        return obstore.sign(self._store, "GET", key, timedelta(seconds=LINK_SECONDS))  # type: ignore[arg-type]
+
+    def _keys_under(self, prefix: str) -> Iterator[str]:
+        for batch in obstore.list(self._store, f"{prefix.rstrip('/')}/"):
+            for meta in batch:
+                yield meta["path"]

@@ -1,0 +1,68 @@
+"""a job's row -> its request, loaded -> its plan, the identity of each step, and whose results may answer it"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from ray.serve.handle import DeploymentHandle
+
+from aiprod_components.families.base import Family
+from aiprod_components.pipelines.base import VideoRequest
+from aiprod_components.pipelines.storage import load_request
+from aiprod_components.plan import identify, private
+from deployments.artifacts import upload_key
+from deployments.jobs.records import Job
+from deployments.orders import ForJob, Published
+from deployments.running import Assignment
+from deployments.settings import ApiArgs
+from deployments.storage import Storage
+
+SHARED = "shared"  # the scope of results that every tenant may use
+FRESH_SECONDS = 10.0  # for which a family's fingerprint is believed
+
+
+class Assigner:
+    """Turns jobs into assignments."""
+
+    def __init__(self, args: ApiArgs, families: Mapping[str, Family], storage: Storage) -> None:
+        self._args, self._families, self._storage = args, families, storage
+        self._fingerprints: dict[str, tuple[float, str]] = {}
+
+    async def fingerprint(self, family: str, handles: Mapping[str, DeploymentHandle]) -> str:
+        """Of the weights that the family's replicas have now, from one of them."""
+        asked_at, known = self._fingerprints.get(family, (float("-inf"), ""))
+        if time.monotonic() - asked_at > FRESH_SECONDS:
+            known = await handles["text_encoder"].fingerprint.remote()
+            self._fingerprints[family] = time.monotonic(), known
+        return known
+
+    def forget_fingerprint(self, family: str) -> None:
+        self._fingerprints.pop(family, None)
+
+    def assign(self, job: Job, fingerprint: str) -> Assignment:
+        """Raises InvalidRequestError when the family cannot make it any more."""
+        family = self._families[job.family]
+        plan = load_job_request(job, family=family, storage=self._storage).plan(family)
+        own = private(plan)
+        signing = self._args.provenance
+        return Assignment(
+            job=job,
+            plan=plan,
+            identities=identify(plan, fingerprint=fingerprint),
+            scopes={step.name: self._scope(job.tenant, is_private=own[step.name]) for step in plan.steps},
+            fingerprint=fingerprint,
+            artifacts=self._args.artifacts_url,
+            certificate=None if signing is None else signing.certificate,
+            key=None if signing is None else signing.key,
+        )
+
+    def note_published(self, job: ForJob, published: Published) -> None:
+        """A finished video answers the same request again. Its bytes count as the video's own."""
+        self._storage.kept.record(job.scope, job.identity, published.prefix, 0, asdict(published))
+
+    def _scope(self, tenant: str, *, is_private: bool) -> str:
+        return SHARED if self._args.cache.share_prompts and not is_private else f"tenant-{tenant}"
+
+
+def load_job_request(job: Job, *, family: Family, storage: Storage) -> VideoRequest:
+    return load_request(job.record, media=lambda digest: storage.artifacts.get(upload_key(job.id, digest)), family=family)

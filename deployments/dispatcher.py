@@ -1,0 +1,204 @@
+"""job table -> a claimed job -> its plan walked over the stages -> its video's place, written into its row
+
+Claims only what it has slots for, so what waits, waits in the table. Its heartbeats hold its claims; whatever it writes is refused
+once a claim is lost, and then its calls are cancelled.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from aiprod_components.errors import AiprodError, UnavailableError, WeightsChangedError
+from aiprod_components.stages import stages_of
+from deployments.assigning import Assigner
+from deployments.jobs.records import Claim, Job
+from deployments.orders import Report
+from deployments.runner import find_stages
+from deployments.running import Assignment, JobRun
+from deployments.settings import ApiArgs, DispatcherConfig
+from deployments.storage import Storage, check_reach, open_storage
+from deployments.upkeep import Upkeep
+
+log = logging.getLogger("ray.serve")
+
+POLL_SECONDS = 0.5  # between two looks at the queue, where nobody says that there is something
+FLUSH_SECONDS = 0.5
+RETRY_SECONDS = 2.0
+
+
+class Dispatcher:
+    """Works on jobs. Several of them share the queue."""
+
+    def __init__(self, args: ApiArgs) -> None:
+        check_reach(args)
+        self._args = args
+        self._storage: Storage = open_storage(args)
+        self._families = {family.name: family.make() for family in args.families}
+        self._assigner = Assigner(args, self._families, self._storage)
+        self._config = DispatcherConfig()
+        self._owner = f"{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}"
+        self._runs: dict[Claim, JobRun] = {}
+        self._tasks: dict[Claim, asyncio.Task[None]] = {}
+        self._handles: dict[str, dict[str, DeploymentHandle]] = {}
+        self._wake = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        self._config = DispatcherConfig.model_validate(user_config)
+        if not self._loops:
+            upkeep = Upkeep(self._args, self._storage)
+            rounds = (self._claim_due, POLL_SECONDS), (self._beat, 0), (self._flush, FLUSH_SECONDS), *upkeep.rounds(self._config)
+            self._loops = [asyncio.create_task(self._forever(act, pause)) for act, pause in rounds]
+
+    async def wake(self) -> None:
+        """There is something in the queue."""
+        self._wake.set()
+
+    async def report(self, report: Report) -> bool:
+        """What a stage says of a job's step. False: the job is not that attempt's any more, stop."""
+        claim, job = report.job.claim, report.job
+        if report.kept_bytes:
+            await asyncio.to_thread(self._storage.kept.record, job.scope, job.identity, job.location, report.kept_bytes, {})
+        if report.published is not None:
+            await asyncio.to_thread(self._assigner.note_published, job, report.published)
+        if (run := self._runs.get(claim)) is None:
+            # Another dispatcher's, or one that nobody works on.
+            return await asyncio.to_thread(self._storage.jobs.report, claim)
+        begins = not run.progress
+        run.note(report)
+        if begins:
+            await self._write(claim, run)
+        return True
+
+    async def cancel(self, job_id: str) -> bool:
+        """Ends the work on a job that was cancelled; answers when its replicas are free. False: it is not worked on here."""
+        tasks = [task for claim, task in self._tasks.items() if claim.id == job_id]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        return bool(tasks)
+
+    async def check_health(self) -> None:
+        if ended := [task for task in self._loops if task.done()]:
+            raise RuntimeError(f"the dispatcher's loop has ended: {ended[0]}")
+
+    async def __del__(self) -> None:
+        """Serve calls this when the replica is taken down in order: its jobs go back to the queue."""
+        for task in self._loops:
+            task.cancel()
+        claims = list(self._tasks)
+        for task in self._tasks.values():
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values())
+        for claim in claims:
+            await asyncio.to_thread(self._storage.jobs.release, claim)
+
+    async def _forever(self, act: Callable[[], Awaitable[None]], pause: float) -> None:
+        while True:
+            try:
+                await act()
+            except Exception:
+                # A database that is away for a while must not end the dispatcher; leases run out meanwhile, as they should.
+                log.exception("%s failed; trying again", getattr(act, "__name__", act))
+                await asyncio.sleep(RETRY_SECONDS)
+            if pause:
+                await asyncio.sleep(pause) if act != self._claim_due else await self._until_woken(pause)
+
+    async def _until_woken(self, pause: float) -> None:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), pause)
+        self._wake.clear()
+
+    async def _claim_due(self) -> None:
+        while len(self._tasks) < self._config.slots:
+            lease, families = self._config.lease_seconds, list(self._families)
+            job = await asyncio.to_thread(self._storage.jobs.claim, self._owner, lease, families)
+            if job is None:
+                return
+            claim = Claim.of(job)
+            self._tasks[claim] = asyncio.create_task(self._work(job))
+            self._tasks[claim].add_done_callback(lambda task, claim=claim: self._leave(claim))
+
+    def _leave(self, claim: Claim) -> None:
+        self._tasks.pop(claim, None)
+        self._runs.pop(claim, None)
+        self._wake.set()
+
+    async def _beat(self) -> None:
+        """Holds the claims. Those that are lost are left."""
+        await asyncio.sleep(min(self._config.lease_seconds / 4, 1.0))
+        if claims := list(self._tasks):
+            held = await asyncio.to_thread(self._storage.jobs.heartbeat, claims, self._config.lease_seconds)
+            for claim in set(claims) - held:
+                if (task := self._tasks.get(claim)) is not None:
+                    task.cancel()
+
+    async def _flush(self) -> None:
+        for claim, run in list(self._runs.items()):
+            if run.is_dirty:
+                await self._write(claim, run)
+
+    async def _write(self, claim: Claim, run: JobRun) -> None:
+        run.is_dirty = False
+        await asyncio.to_thread(self._storage.jobs.report, claim, progress=run.progress, stages=run.stages)
+
+    async def _work(self, job: Job) -> None:
+        """One attempt. However it ends, the row says so; a claim that was lost writes nothing."""
+        claim = Claim.of(job)
+        try:
+            assignment = await self._assign(job)
+            self._runs[claim] = run = JobRun(assignment, self._storage, await self._find_stages(job.family))
+            output = await run.walk()
+            await self._settle(self._storage.jobs.finish, claim, output, run.stages, self._args.retention_hours * 3600)
+        except asyncio.CancelledError:
+            raise
+        except (UnavailableError, WeightsChangedError) as error:
+            self._assigner.forget_fingerprint(job.family)
+            attempts = self._config.max_attempts
+            await self._settle(self._storage.jobs.retry, claim, _error(error, code="worker_lost"), attempts, RETRY_SECONDS)
+        except AiprodError as error:
+            await self._fail(claim, _error(error))
+        except Exception:
+            log.exception("job %s failed", job.id)
+            await self._fail(claim, {"code": "internal", "message": "the server failed on this job; its log says why under the job's id"})
+
+    async def _assign(self, job: Job) -> Assignment:
+        handles = await self._find_stages(job.family)
+        fingerprint = await self._assigner.fingerprint(job.family, handles)
+        await asyncio.to_thread(self._storage.jobs.pin, Claim.of(job), fingerprint)
+        return await asyncio.to_thread(self._assigner.assign, job, fingerprint)
+
+    async def _fail(self, claim: Claim, error: dict[str, Any]) -> None:
+        run = self._runs.get(claim)
+        await self._settle(self._storage.jobs.fail, claim, error, [] if run is None else run.stages)
+
+    async def _settle(self, act: Callable[..., bool], claim: Claim, *arguments: Any) -> None:
+        """Writes how a job ended, until the database has it or the claim is lost: its lease outlives no failure to write."""
+        while claim in self._tasks:
+            try:
+                if not await asyncio.to_thread(act, claim, *arguments):
+                    log.warning("%s: attempt %d is not this dispatcher's any more; what it made is discarded", claim.id, claim.attempt)
+                return
+            except Exception:
+                log.exception("%s could not be written; trying again", claim.id)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _find_stages(self, family: str) -> dict[str, DeploymentHandle]:
+        if family not in self._handles:
+            stages = stages_of(self._families[family])
+            self._handles[family] = await asyncio.to_thread(find_stages, family, stages=stages)
+        return self._handles[family]
+
+
+def _error(error: AiprodError, *, code: str | None = None) -> dict[str, Any]:
+    return {"code": code or error.code, "message": error.message}
+
+
+Round = tuple[Callable[[], Coroutine[Any, Any, None]], float]

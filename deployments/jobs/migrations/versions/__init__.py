@@ -1,0 +1,1 @@
+"""one file per change of the tables, oldest first"""

@@ -1,0 +1,157 @@
+"""THE TABLES on one page: what survives every process of the service
+
+A change here needs a revision in `migrations/versions`; a test holds the two equal.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    literal_column,
+)
+
+from deployments.jobs.records import FINAL, LIVE
+
+NAMES = {"pk": "pk_%(table_name)s", "ix": "ix_%(table_name)s_%(column_0_N_name)s", "ck": "ck_%(table_name)s_%(constraint_name)s"}
+metadata = MetaData(naming_convention=NAMES)
+
+
+class Real(TypeDecorator[float]):
+    """A double that arrives as one: SQLite's RETURNING hands 1.0 back as 1."""
+
+    impl = Double
+    cache_ok = True
+
+    def process_result_value(self, value: float | None, dialect: Any) -> float | None:
+        return None if value is None else float(value)
+
+
+# Bytewise order on both databases, so that a prefix is a range.
+_PATH = Text().with_variant(Text(collation="C"), "postgresql")
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("family", Text, nullable=False),
+    Column("pipeline", Text, nullable=False),
+    Column("created_at", Real, nullable=False),
+    Column("started_at", Real),
+    Column("completed_at", Real),
+    Column("expires_at", Real),
+    Column("record", JSON, nullable=False),
+    Column("shown", JSON, nullable=False),
+    Column("cost", Real, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("rank", Real, nullable=False),  # created_at less the head start of its priority: the order within a tenant
+    Column("not_before", Real, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("lost", Integer, nullable=False),  # attempts that ended with their worker
+    Column("owner", Text),
+    Column("lease_until", Real),
+    Column("begun", Boolean, nullable=False),
+    Column("fingerprint", Text),
+    Column("progress", JSON, nullable=False),
+    Column("stages", JSON, nullable=False),
+    Column("error", JSON(none_as_null=True)),
+    Column("output", JSON(none_as_null=True)),
+    Column("remixed_from", Text),
+    Column("webhook_url", Text),
+    Column("idempotency_key", Text),
+    Column("body_hash", Text),
+    Column("version", Integer, nullable=False),
+    CheckConstraint(f"status IN {(*LIVE, *FINAL)}", name="status"),
+    CheckConstraint("cost > 0", name="cost"),
+)
+# Written out, not bound: only so does a planner see that the index beside it holds all of them, however many have ended.
+is_queued, is_claimed = (jobs.c.status == literal_column(f"'{status}'") for status in LIVE)
+_backlogs = (jobs.c.tenant, jobs.c.family, jobs.c.rank, jobs.c.id)
+Index("ix_jobs_queued", *_backlogs, sqlite_where=is_queued, postgresql_where=is_queued)
+Index("ix_jobs_claimed", jobs.c.tenant, sqlite_where=is_claimed, postgresql_where=is_claimed)
+Index(None, jobs.c.tenant, jobs.c.created_at, jobs.c.id)  # pages
+Index(None, jobs.c.tenant, jobs.c.idempotency_key, unique=True)
+Index(None, jobs.c.expires_at)
+
+# One row, which also is the lock that whoever enters or leaves the queue takes first.
+fairness = Table(
+    "fairness",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("virtual_time", Real, nullable=False),
+    Column("last_created_at", Real, nullable=False),
+)
+
+# A tenant without a row, or without a value in it, has the defaults of `QueueLimits`.
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("weight", Real),
+    Column("max_queued", Integer),
+    Column("max_running", Integer),
+    Column("max_cost_per_day", Real),
+    Column("finish_tag", Real, nullable=False),
+)
+
+# What a tenant asked for, by the hour; apart from the jobs, because deleting a video does not give back what it cost.
+spending = Table(
+    "spending",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("hour", Integer, primary_key=True, autoincrement=False),  # since 1970
+    Column("cost", Real, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("hash", Text, nullable=False),
+    Column("created_at", Real, nullable=False),
+    Column("expires_at", Real),
+    Column("revoked_at", Real),
+)
+Index(None, api_keys.c.hash, unique=True)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Text, primary_key=True),  # the event's
+    Column("tenant", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("created_at", Real, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("due_at", Real),  # null: given up
+    Column("error", Text),
+)
+Index(None, outbox.c.due_at)
+
+kept_steps = Table(
+    "kept_steps",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("identity", Text, primary_key=True),
+    Column("location", _PATH, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("meta", JSON, nullable=False),
+    Column("used_at", Real, nullable=False),
+)
+Index(None, kept_steps.c.used_at)
+Index(None, kept_steps.c.location)

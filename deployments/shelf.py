@@ -1,0 +1,57 @@
+"""a replica's results -> memory and the artifact store; results of earlier steps back from there"""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from obstore.exceptions import BaseError
+
+from deployments.artifacts import ArtifactStore
+from deployments.envelope import Sealed
+from deployments.keeping import KINDS, KeptStep, from_bytes, to_bytes
+from deployments.memory import ResultMemory
+from deployments.orders import ForJob
+
+log = logging.getLogger("ray.serve")
+
+
+class Shelf:
+    """Writes in a thread of its own: nobody waits for what only a later attempt may need."""
+
+    def __init__(self) -> None:
+        self._memory, self._stores = ResultMemory(), dict[str, ArtifactStore]()
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shelf")
+
+    def store(self, url: str) -> ArtifactStore:
+        if url not in self._stores:
+            self._stores[url] = ArtifactStore(url)
+        return self._stores[url]
+
+    def fetch(self, source: Sealed | KeptStep, job: ForJob | None) -> Sealed:
+        """Raises MissingArtifactError when what was kept is not there any more."""
+        if isinstance(source, Sealed):
+            return source
+        assert job is not None, "only a job's steps are kept"
+        known = self._memory.get(source.identity)
+        if known is None:
+            known = from_bytes(self.store(job.artifacts).get(source.location))
+            self._memory.put(source.identity, known)
+        return known
+
+    def keep(self, sealed: Sealed, job: ForJob, *, then: Callable[[int], None]) -> None:
+        """`then` is told how many bytes were kept: 0 for a published video, and where it could not be."""
+        if sealed.kind.__name__ not in KINDS:
+            then(0)
+            return
+        self._memory.put(job.identity, sealed)
+        self._writer.submit(self._write, sealed, job, then)
+
+    def _write(self, sealed: Sealed, job: ForJob, then: Callable[[int], None]) -> None:
+        data = to_bytes(sealed)
+        try:
+            self.store(job.artifacts).put(job.location, data)
+        except (BaseError, OSError) as error:
+            # The job goes on: should it need this step again, it is computed again.
+            log.warning("step %s could not be kept: %s", job.identity[:12], error)
+            data = b""
+        then(len(data))

@@ -1,0 +1,87 @@
+"""where things are kept -> the job database, the artifacts and the server's secret, opened"""
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from aiprod_components.errors import ConfigError
+from deployments.artifacts import ArtifactStore
+from deployments.jobs.database import open_database
+from deployments.jobs.kept import KeptSteps
+from deployments.jobs.keys import KeyStore
+from deployments.jobs.outbox import Outbox
+from deployments.jobs.records import QueueLimits
+from deployments.jobs.store import JobStore
+from deployments.jobs.tenants import TenantStore
+from deployments.settings import ApiArgs
+from deployments.webhooks import webhook_secret
+
+PEPPER_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Storage:
+    """All that survives. Everything in it blocks: call it from threads."""
+
+    jobs: JobStore
+    kept: KeptSteps
+    outbox: Outbox
+    keys: KeyStore
+    tenants: TenantStore
+    artifacts: ArtifactStore
+    pepper: bytes
+
+    def webhook_secret(self, tenant: str) -> str:
+        return webhook_secret(self.pepper, tenant)
+
+
+def open_storage(args: ApiArgs) -> Storage:
+    """Raises ConfigError when something cannot be opened; the message says what to name instead."""
+    try:
+        args.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"data {str(args.folder)!r} cannot be made ({error.strerror}); name another folder, or set AIPROD_DATA"
+        ) from error
+    pepper = _pepper(args.folder)
+    database = open_database(args.database_url)
+    return Storage(
+        jobs=JobStore(database, QueueLimits(**args.queue.model_dump())),
+        kept=KeptSteps(database),
+        outbox=Outbox(database),
+        keys=KeyStore(database, pepper),
+        tenants=TenantStore(database),
+        artifacts=ArtifactStore(args.artifacts_url),
+        pepper=pepper,
+    )
+
+
+def check_reach(args: ApiArgs) -> None:
+    """Raises ConfigError where this cluster has more nodes than its storage can serve."""
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    if nodes > 1 and (fault := args.fits_one_node_only):
+        raise ConfigError(f"the cluster has {nodes} nodes and {fault}")
+
+
+def _pepper(folder: Path) -> bytes:
+    """$AIPROD_PEPPER, or what was drawn when the folder was first used."""
+    if given := os.environ.get("AIPROD_PEPPER"):
+        return given.encode()
+    path = folder / "pepper"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return _read_pepper(path)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(secrets.token_bytes(PEPPER_BYTES))
+    return _read_pepper(path)
+
+
+def _read_pepper(path: Path) -> bytes:
+    pepper = path.read_bytes()
+    if len(pepper) < PEPPER_BYTES:
+        raise ConfigError(f"{path} is too short; set AIPROD_PEPPER to what it was, or remove it: API keys made before are then void")
+    return pepper
