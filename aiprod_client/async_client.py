@@ -32,7 +32,7 @@ def _performed(call: Callable[Concatenate[Calls, P], Flow[T]]) -> Callable[Conca
 
 
 class AsyncClient:
-    """`Client` for asyncio and trio: the same calls, awaited; `iterate` and `stream` are iterated over with `async for`.
+    """`Client` for asyncio: the same calls, awaited; `iterate` and `stream` are iterated over with `async for`.
 
     `on_change` may be a coroutine function. Whoever leaves an `async for` early closes it with `contextlib.aclosing`.
     """

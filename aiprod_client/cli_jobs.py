@@ -9,6 +9,7 @@ from rich.console import Console
 
 from aiprod_client.client import Client
 from aiprod_client.exits import AsJson, ServerUrl, err, group, print_json, told
+from aiprod_client.patience import Retries
 from aiprod_client.terminal import facts_table, job_bars, job_facts, jobs_table, times_table
 from aiprod_client.video import Content, StageTime, VideoJob
 
@@ -46,7 +47,7 @@ def list_jobs(
     as_json: AsJson = False,
 ) -> None:
     """List videos."""
-    with Client(server) as client:
+    with _asked(server) as client:
         page = client.list(limit=limit, after=after, order=order.value)
     if as_json:
         print_json({"data": [job.record for job in page.data], "last_id": page.last_id, "has_more": page.has_more})
@@ -60,7 +61,7 @@ def list_jobs(
 @told()
 def show(video: VideoId, server: ServerUrl = None, as_json: AsJson = False) -> None:
     """Show all that is known of a video."""
-    with Client(server) as client:
+    with _asked(server) as client:
         job = client.retrieve(video)
     _print(job, as_json=as_json)
 
@@ -89,7 +90,7 @@ def watch(
 @told()
 def cancel(videos: VideoIds, server: ServerUrl = None) -> None:
     """Cancel videos; what runs of them stops within a step."""
-    with Client(server) as client:
+    with _asked(server) as client:
         for video in videos:
             err.print(f"{video} is {client.cancel(video).status}", soft_wrap=True)
 
@@ -98,7 +99,7 @@ def cancel(videos: VideoIds, server: ServerUrl = None) -> None:
 @told()
 def delete(videos: VideoIds, server: ServerUrl = None) -> None:
     """Delete videos and their files; those that are being made are cancelled first."""
-    with Client(server) as client:
+    with _asked(server) as client:
         for video in videos:
             client.delete(video)
             err.print(f"{video} is deleted", soft_wrap=True)
@@ -121,7 +122,7 @@ def download(
 @told()
 def remix(video: VideoId, prompt: NewPrompt, server: ServerUrl = None, as_json: AsJson = False) -> None:
     """Ask for a video with the seed and the settings of another one; prints its id."""
-    with Client(server) as client:
+    with _asked(server) as client:
         _announce(client.remix(video, prompt), as_json=as_json)
 
 
@@ -135,8 +136,13 @@ def extend(
     as_json: AsJson = False,
 ) -> None:
     """Ask for a video that begins as another one and goes on; prints its id."""
-    with Client(server) as client:
+    with _asked(server) as client:
         _announce(client.extend(video, prompt, seconds), as_json=as_json)
+
+
+def _asked(server: str | None) -> Client:
+    """Somebody waits at the terminal, and can ask again."""
+    return Client(server, retries=Retries(most=1))
 
 
 def _announce(job: VideoJob, *, as_json: bool) -> None:

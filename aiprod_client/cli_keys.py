@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from aiprod_client.exits import FAILED, AsJson, err, fail, group, print_json, told
+from aiprod_client.exits import AsJson, err, group, print_json, told
 from aiprod_client.server import ROOT
 from aiprod_client.terminal import moment
 from aiprod_components.errors import InvalidRequestError
@@ -84,7 +84,7 @@ def revoke_key(
 ) -> None:
     """Make a key void."""
     if not _open(config).keys.revoke(key):
-        fail(f"{key} is no key in use; `aiprod keys list` shows them", code=FAILED)
+        raise InvalidRequestError(f"{key} is no key in use; `aiprod keys list` shows them", field="key")
     err.print(f"{key} is revoked", soft_wrap=True, markup=False)
 
 

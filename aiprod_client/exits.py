@@ -27,17 +27,17 @@ def told() -> Iterator[None]:
     try:
         yield
     except InvalidRequestError as error:
-        fail(error.message, code=BAD_INPUT)
+        _fail(error.message, code=BAD_INPUT)
     except AiprodClientError as error:
         traced = f" (request {error.request_id})" if error.request_id and (error.status or 0) >= 500 else ""
-        fail(error.message + traced, code=BAD_INPUT if error.is_bad_input else FAILED)
+        _fail(error.message + traced, code=BAD_INPUT if error.is_bad_input else FAILED)
     except AiprodError as error:
-        fail(error.message, code=FAILED)
+        _fail(error.message, code=FAILED)
     except (ServerError, OSError, ImportError, RuntimeError) as error:
-        fail(str(error), code=FAILED)
+        _fail(str(error), code=FAILED)
 
 
-def fail(message: str, *, code: int) -> NoReturn:
+def _fail(message: str, *, code: int) -> NoReturn:
     typer.echo(f"aiprod: {' '.join(message.split())}", err=True)
     raise typer.Exit(code)
 

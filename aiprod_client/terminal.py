@@ -13,6 +13,12 @@ from rich.table import Table
 from aiprod_client.video import QUEUED, GeneratedVideo, StageTime, VideoJob
 
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+# A job's fields that are shown as they are, and those that are times.
+PLAIN = (
+    *("id", "status", "progress", "queue_position", "model", "pipeline", "prompt", "size", "num_frames", "fps", "seconds", "seed"),
+    *("priority", "cost", "remixed_from_video_id", "media_type", "frames_sha256"),
+)
+TIMES = ("created_at", "completed_at", "expires_at")
 
 
 class Bar:
@@ -78,7 +84,20 @@ def jobs_table(jobs: Iterable[VideoJob]) -> Table:
 
 def job_facts(job: VideoJob) -> list[tuple[str, str]]:
     """All that is known of a job, line by line."""
-    asked = ("status", "progress", "queue_position", "model", "pipeline", "prompt", "size", "num_frames", "fps", "seconds", "seed", "priority")
+    asked = (
+        "status",
+        "progress",
+        "queue_position",
+        "model",
+        "pipeline",
+        "prompt",
+        "size",
+        "num_frames",
+        "fps",
+        "seconds",
+        "seed",
+        "priority",
+    )
     plain = {name: getattr(job, name) for name in ("id", *asked, "cost", "remixed_from_video_id", "media_type", "frames_sha256")}
     times = {name: getattr(job, name) for name in ("created_at", "completed_at", "expires_at")}
     facts = {name: str(value) for name, value in plain.items() if value is not None}

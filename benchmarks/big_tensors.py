@@ -11,6 +11,7 @@ from torch import Tensor
 from aiprod_components.plan import Call, Input, Plan, PlanBuilder
 from aiprod_components.values import LatentGrid
 from deployments.envelope import Sealed
+from deployments.orders import Order
 
 APPLICATION = "big_tensors"
 
@@ -43,14 +44,15 @@ class Maker:
     def __init__(self) -> None:
         self._made: dict[int, Tensor] = {}
 
-    async def run(self, step: str, call: Make, sent_at: float, /) -> Sealed:
+    async def run(self, order: Order, /) -> Sealed:
+        call: Make = order.call
         if call.megabytes not in self._made:
             self._made = {call.megabytes: torch.ones(call.megabytes * 500_000, dtype=torch.bfloat16)}
         return Sealed.of(Big(self._made[call.megabytes]), receipts=())
 
 
 class Adder:
-    async def run(self, step: str, call: Add, sent_at: float, /, **inputs: Sealed) -> Sealed:
+    async def run(self, order: Order, /, **inputs: Sealed) -> Sealed:
         (sealed,) = inputs.values()
         return Sealed.of(Sum(sealed.open().tensor.sum(dtype=torch.float64).item()), receipts=())
 

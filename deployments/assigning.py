@@ -44,7 +44,6 @@ class Assigner:
         family = self._families[job.family]
         plan = load_job_request(job, family=family, storage=self._storage).plan(family)
         own = private(plan)
-        signing = self._args.provenance
         return Assignment(
             job=job,
             plan=plan,
@@ -52,8 +51,7 @@ class Assigner:
             scopes={step.name: self._scope(job.tenant, is_private=own[step.name]) for step in plan.steps},
             fingerprint=fingerprint,
             artifacts=self._args.artifacts_url,
-            certificate=None if signing is None else signing.certificate,
-            key=None if signing is None else signing.key,
+            provenance=self._args.provenance,
         )
 
     def note_published(self, job: ForJob, published: Published) -> None:

@@ -1,6 +1,7 @@
 """authorization header -> who calls, what they may do, and whether they may do it again so soon"""
 
 import asyncio
+import ipaddress
 import math
 import time
 from dataclasses import dataclass
@@ -59,6 +60,15 @@ class Authenticator:
         if found is None:
             raise UnauthenticatedError("the API key is unknown, expired or revoked; make one with: aiprod keys create")
         return Caller(found.tenant, frozenset(found.scopes), found.id)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own."""
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def parse_rate(rate: str) -> RateLimitItem:

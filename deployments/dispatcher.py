@@ -18,6 +18,7 @@ from aiprod_components.stages import stages_of
 from deployments.assigning import Assigner
 from deployments.jobs.records import Claim, Job
 from deployments.orders import Report
+from deployments.publishing import check_provenance
 from deployments.runner import find_stages
 from deployments.running import Assignment, JobRun
 from deployments.settings import ApiArgs, DispatcherConfig
@@ -36,6 +37,8 @@ class Dispatcher:
 
     def __init__(self, args: ApiArgs) -> None:
         check_reach(args)
+        if args.provenance is not None:
+            check_provenance(args.provenance)
         self._args = args
         self._storage: Storage = open_storage(args)
         self._families = {family.name: family.make() for family in args.families}

@@ -9,16 +9,18 @@ from aiprod_components.plan import Call
 from deployments.artifacts import step_key
 from deployments.envelope import Receipt
 from deployments.jobs.records import Claim
+from deployments.settings import ProvenanceArgs
 
 
 @dataclass(frozen=True)
 class Publish:
-    """Where a finished video goes, and what is signed into it: PEM files of a certificate and its key (None: nothing)."""
+    """Where a finished video goes, and what made it, which is signed into it where there is a certificate."""
 
     prefix: str
     title: str
-    certificate: str | None = None
-    key: str | None = None
+    family: str
+    pipeline: str
+    provenance: ProvenanceArgs | None = None
 
 
 @dataclass(frozen=True)

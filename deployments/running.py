@@ -18,6 +18,7 @@ from deployments.jobs.records import Claim, Job
 from deployments.keeping import KeptStep
 from deployments.orders import ForJob, Order, Publish, Published, Report, merge_stages, receipt_record
 from deployments.runner import run_plan
+from deployments.settings import ProvenanceArgs
 from deployments.storage import Storage
 
 log = logging.getLogger("ray.serve")
@@ -36,8 +37,7 @@ class Assignment:
     scopes: Mapping[str, str]
     fingerprint: str
     artifacts: str
-    certificate: str | None = None
-    key: str | None = None
+    provenance: ProvenanceArgs | None = None
 
     @property
     def claim(self) -> Claim:
@@ -48,12 +48,10 @@ class Assignment:
         return video_prefix(self.job.id, self.job.attempt)
 
     def order(self, step: Step) -> Order:
-        last = step.name == self.plan.output
-        to = Publish(self.prefix, self.job.id, self.certificate, self.key) if last else None
-        name = step.name
-        return Order(
-            name, step.call, ForJob(self.claim, self.artifacts, self.fingerprint, self.identities[name], self.scopes[name], publish=to)
-        )
+        name, job = step.name, self.job
+        to = Publish(self.prefix, job.id, job.family, job.pipeline, self.provenance) if name == self.plan.output else None
+        whose = ForJob(self.claim, self.artifacts, self.fingerprint, self.identities[name], self.scopes[name], publish=to)
+        return Order(name, step.call, whose)
 
 
 class JobRun:

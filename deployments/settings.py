@@ -178,8 +178,7 @@ def _faults(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _unknown_keys(config.get("http_options") or {}, HTTPOptionsSchema, at="http_options")
     yield from _unknown_keys(config.get("grpc_options") or {}, gRPCOptionsSchema, at="grpc_options")
     faults = [fault for application in config["applications"] for fault in _application_faults(application)]
-    yield from faults or _family_faults(config["applications"])
-    yield from faults or _reach_faults(config)
+    yield from faults or (*_family_faults(config["applications"]), *_reach_faults(config))
 
 
 def _application_faults(application: Mapping[str, Any]) -> Iterator[str]:

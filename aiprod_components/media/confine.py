@@ -14,8 +14,6 @@ import signal
 import struct
 import sys
 
-NICENESS = 5  # whoever answers requests goes first
-
 # What is left is memory, time, pipes that are open and the end. By name: numbers on x86-64 and on ARM.
 SYSTEM_CALLS: dict[str, tuple[int, int]] = {
     "read": (0, 63),
@@ -61,7 +59,6 @@ ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | 1  # EPERM
 
 def confine(*, cpu_seconds: int, memory_bytes: int) -> None:
     """Cannot be undone. Raises OSError where a limit is refused."""
-    os.nice(NICENESS)
     _limit(resource.RLIMIT_CPU, cpu_seconds, grace=1)  # SIGXCPU, then SIGKILL
     for limit in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC, resource.RLIMIT_NOFILE):
         _limit(limit, 0)

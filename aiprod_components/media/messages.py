@@ -6,19 +6,20 @@ unpickled, and a reader never makes room for more than it asked for.
 
 import json
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from io import BufferedIOBase
+from typing import Any
 
 MAX_HEADER = 65_536
 
 
-def send(pipe: BinaryIO, header: Mapping[str, Any], payload: bytes | memoryview = b"") -> None:
+def send(pipe: BufferedIOBase, header: Mapping[str, Any], payload: bytes | memoryview = b"") -> None:
     text = json.dumps(header).encode()
     pipe.write(len(text).to_bytes(4))
     pipe.write(text)
     pipe.write(payload)
 
 
-def receive(pipe: BinaryIO) -> dict[str, Any] | None:
+def receive(pipe: BufferedIOBase) -> dict[str, Any] | None:
     """The next header, or None where the messages end. Raises ValueError for what is no header."""
     if not (length := pipe.read(4)):
         return None

@@ -4,7 +4,6 @@ Everything is imported first; then the process gives up what it may, says that i
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -55,8 +54,8 @@ class Readers:
 
 def serve(*, cpu_seconds: int, memory_bytes: int) -> None:
     """Never returns: at the end there is nothing to tidy up, and nothing left to do it with."""
+    source, sink = os.fdopen(0, "rb"), os.fdopen(1, "wb")
     confine(cpu_seconds=cpu_seconds, memory_bytes=memory_bytes)
-    source, sink = sys.stdin.buffer, sys.stdout.buffer
     send(sink, {"ready": True})
     sink.flush()
     tasks = []

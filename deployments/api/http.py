@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Header, Path, Query, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
-from aiprod_components.errors import AiprodError
+from aiprod_components.errors import AiprodError, UnauthenticatedError
 from deployments.api import errors
 from deployments.api.answers import made_headers
 from deployments.api.body import Body, read_body
@@ -21,7 +21,7 @@ from deployments.api.content import Content, parse_range
 from deployments.api.documents import answers, describe_api, ref, takes
 from deployments.api.service import Created, Event, VideoService
 from deployments.api.wire import Wire
-from deployments.auth import READ, WRITE, Caller
+from deployments.auth import READ, WRITE, Caller, is_loopback
 from deployments.jobs.records import COMPLETED
 from deployments.playground import mount
 
@@ -39,10 +39,14 @@ CREATED = answers({JSON: ref("Video")}, 400, 404, 409, 413, 415, 422)
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the routes ask the cluster: the applications' states, and the graph with its queues."""
+    """What the routes ask the cluster: the applications' states, and the graph with its queues.
+
+    With `local_only` they answer clients on this machine alone, whatever address the proxy listens on.
+    """
 
     applications: Callable[[], Awaitable[dict[str, str]]]
     graph: Callable[[], Awaitable[dict[str, Any]]]
+    local_only: bool
 
 
 def make_app(service: VideoService, wire: Wire, surroundings: Surroundings) -> FastAPI:
@@ -209,6 +213,8 @@ class Routes:
         return caller, await read_body(request)
 
     async def _caller(self, request: Request, scope: str) -> Caller:
+        if self._surroundings.local_only and not is_loopback(request.client.host if request.client else ""):
+            raise UnauthenticatedError("without API keys this server answers its own machine alone; start it with keys: true")
         return await self._service.authenticate(request.headers.get("authorization"), scope=scope)
 
     async def _given_up(self, video_id: str, caller: Caller) -> None:
@@ -252,7 +258,7 @@ def _served(content: Content, request: Request) -> Response:
 async def _event_stream(events: AsyncIterator[Event]) -> AsyncIterator[str]:
     """Server-sent events, and a comment where there is nothing to say for a while, lest a proxy hang up."""
     async with aclosing(events) as source:  # type: ignore[type-var]
-        coming = asyncio.ensure_future(anext(source, None))
+        coming = _next(source)
         try:
             while True:
                 done, _ = await asyncio.wait([coming], timeout=HEARTBEAT_SECONDS)
@@ -262,9 +268,13 @@ async def _event_stream(events: AsyncIterator[Event]) -> AsyncIterator[str]:
                 if (event := _result(coming)) is None:
                     return
                 yield f"event: {event.kind}\ndata: {json.dumps(event.data, ensure_ascii=False)}\n\n"
-                coming = asyncio.ensure_future(anext(source, None))
+                coming = _next(source)
         finally:
             coming.cancel()
+
+
+def _next(source: AsyncIterator[Event]) -> "asyncio.Future[Event | None]":
+    return asyncio.ensure_future(anext(source, None))
 
 
 def _result(coming: "asyncio.Future[Event | None]") -> Event | None:

@@ -63,7 +63,7 @@ MakeDesk = Callable[..., Desk]
 
 @pytest.fixture
 def make_desk(tmp_path: Path) -> MakeDesk:
-    def make(**settings: Any) -> Desk:
+    def make(*, local_only: bool = False, **settings: Any) -> Desk:
         args = ApiArgs.model_validate({"families": [{"name": "miniature"}], "data": str(tmp_path), **settings})
         storage = open_storage(args)
 
@@ -86,7 +86,7 @@ def make_desk(tmp_path: Path) -> MakeDesk:
             dispatchers=Dispatchers(wake, cancel),
             outgoing=Outgoing(args.outgoing),
         )
-        desk = Desk(make_app(service, WIRE, Surroundings(applications, graph)), service, storage)
+        desk = Desk(make_app(service, WIRE, Surroundings(applications, graph, local_only)), service, storage)
         return desk
 
     return make

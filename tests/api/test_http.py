@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
 from deployments.assigning import Assigner
 from deployments.jobs.records import Claim
@@ -106,6 +107,14 @@ def test_nobody_gets_in_without_a_key_that_holds(make_desk: MakeDesk) -> None:
             assert answer.headers["www-authenticate"] == "Bearer"
     assert desk.client(good).get("/v1/models").status_code == 200
     assert desk.client().get("/healthz").status_code == desk.client().get("/readyz").status_code == 200
+
+
+def test_without_keys_strangers_machines_get_nothing(make_desk: MakeDesk) -> None:
+    desk = make_desk(local_only=True)
+    for host, status in (("127.0.0.1", 200), ("::1", 200), ("::ffff:127.0.0.1", 200), ("192.0.2.7", 401), ("testclient", 401)):
+        client = TestClient(desk.app, client=(host, 5000))
+        assert client.get("/v1/videos").status_code == status, host
+        assert client.get("/healthz").status_code == 200
 
 
 def test_a_key_to_read_does_not_write(make_desk: MakeDesk) -> None:

@@ -39,7 +39,7 @@ def make(client: OpenAI, prompt: str, **extra: Any) -> Any:
 
 
 def frames_of(data: bytes) -> int:
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         return sum(1 for _ in container.decode(video=0))
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self
 from aiprod_client import AsyncClient, Client, Retries
 
 QUICK = Retries(most=3, first_delay=0.01)
+_QUICK: dict[str, Any] = {"retries": QUICK}
 
 
 class Connect(Protocol):
@@ -55,8 +56,8 @@ class Awaited:
 
 
 def connect_sync(url: str, **options: Any) -> Any:
-    return Client(url, **{"retries": QUICK, **options})
+    return Client(url, **(_QUICK | options))
 
 
 def connect_async(url: str, **options: Any) -> Any:
-    return Awaited(url, **{"retries": QUICK, **options})
+    return Awaited(url, **(_QUICK | options))

@@ -16,9 +16,35 @@ VIDEO = bytes(range(256)) * 800  # an mp4, as far as the client knows; some read
 ETAG = '"the-first"'
 PREVIEW = b"RIFF, a small picture"
 STAGES = [
-    {"step": "prompt", "stage": "text_encoder", "replica": "a", "queued_seconds": 0.5, "run_seconds": 0.0123, "cache_hit": False, "attempt": 1},
+    {"step": "prompt", "stage": "text_encoder", "replica": "a", "queued_seconds": 0.5, "run_seconds": 0.0123, "attempt": 1},
     {"step": "video", "stage": "vae_decoder", "replica": "b", "queued_seconds": 0.1, "run_seconds": 2.5, "cache_hit": True, "attempt": 1},
 ]
+NEW: dict[str, Any] = {
+    "object": "video",
+    "created_at": 1_790_000_000,
+    "completed_at": None,
+    "expires_at": None,
+    "model": "miniature",
+    "pipeline": "ti2vid_two_stages",
+    "prompt": None,
+    "progress": 0,
+    "seconds": "2.0625",
+    "size": "128x128",
+    "num_frames": 33,
+    "fps": 16.0,
+    "seed": 7,
+    "status": "queued",
+    "error": None,
+    "remixed_from_video_id": None,
+    "priority": 0,
+    "queue_position": 2,
+    "current": None,
+    "stages": [],
+    "cost": 123.4,
+    "media_type": None,
+    "frames_sha256": None,
+    "a_field_of_tomorrow": {"is": "here"},
+}
 # What every video goes through, one change after the other.
 SCRIPT: list[dict[str, Any]] = [
     {"queue_position": 1},
@@ -122,11 +148,11 @@ class StandIn(ThreadingHTTPServer):
         with self.lock:
             self.received.append(received)
             given = self.answers.get(received.call) or self._route(received)
-            if isinstance(given, list):
+            if not isinstance(given, Answer) and not callable(given):
                 given = given.pop(0) if len(given) > 1 else given[0]
-        return given(received) if callable(given) else given
+        return given if isinstance(given, Answer) else given(received)
 
-    def _route(self, received: Received) -> Answer | Respond:
+    def _route(self, received: Received) -> Answer:
         for pattern, respond in ROUTES.items():
             if found := re.fullmatch(pattern, received.call):
                 name = found.groupdict().get("id")
@@ -146,13 +172,8 @@ class StandIn(ThreadingHTTPServer):
     def _add(self, received: Received, source: str) -> str:
         name = f"video_{len(self.videos) + 1:032x}"
         asked = received.body if isinstance(received.body, dict) else {}
-        self.videos[name] = {
-            **{"id": name, "object": "video", "created_at": 1_790_000_000, "completed_at": None, "expires_at": None, "model": "miniature"},
-            **{"pipeline": "ti2vid_two_stages", "prompt": asked.get("prompt"), "progress": 0, "seconds": "2.0625", "size": "128x128"},
-            **{"num_frames": 33, "fps": 16.0, "seed": 7, "status": "queued", "error": None, "remixed_from_video_id": source or None},
-            **{"priority": asked.get("priority", 0), "queue_position": 2, "current": None, "stages": [], "cost": 123.4},
-            **{"media_type": None, "frames_sha256": None, "a_field_of_tomorrow": {"is": "here"}},
-        }
+        self.videos[name] = {**NEW, "id": name, **{field: asked[field] for field in ("prompt", "priority") if field in asked}}
+        self.videos[name]["remixed_from_video_id"] = source or None
         self._changes[name] = iter(self.script)
         return name
 

@@ -20,8 +20,8 @@ NOBODY = "http://127.0.0.1:9"  # the discard port: nothing answers there
 TINY = ["--frames", "5", "--size", "64x64", "--steps", "2", "--seed", "7"]
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments, env={"AIPROD_SERVER": NOBODY, "COLUMNS": "200"})
+def run(*arguments: str, server: str = NOBODY) -> Result:
+    return CliRunner().invoke(app, arguments, env={"AIPROD_SERVER": server, "AIPROD_API_KEY": "", "COLUMNS": "200"})
 
 
 def refused(result: Result, *, code: int) -> str:
@@ -164,25 +164,28 @@ def test_a_server_that_answers_is_asked(server: StandIn, tmp_path: Path) -> None
     assert path.read_bytes() == VIDEO
     assert result.stderr.startswith(f"asking {server.url}\n")
     assert ["video", "vae_decoder", "2.50"] in [line.split() for line in result.stderr.splitlines()]
+    assert re.search(r"prompt text_encoder .* 1/1", result.stderr)
+    assert re.search(r"video vae_decoder .* 2/2", result.stderr)
     asked = {"prompt": "a red ball", "num_frames": 5, "size": "64x64", "num_inference_steps": 2, "seed": 7, "output_format": "mp4"}
-    assert server.received[-1] == ("POST /v1/videos/sync", asked)
+    assert server.bodies("POST /v1/videos") == [asked]
 
 
 def test_the_environment_names_the_server(server: StandIn, tmp_path: Path) -> None:
-    path = tmp_path / "out.mp4"
-    result = CliRunner().invoke(app, ["generate", "a red ball", "-o", str(path), "--json"], env={"AIPROD_SERVER": server.url})
-    assert json.loads(result.stdout)["server"] == server.url
+    result = run("generate", "a red ball", "-o", str(tmp_path / "out.mp4"), "--json", server=server.url)
+    facts = json.loads(result.stdout)
+    assert (facts["server"], facts["id"], facts["seed"]) == (server.url, next(iter(server.videos)), 7)
+    assert "data" not in facts
 
 
 def test_what_the_server_refuses_is_bad_input(server: StandIn, tmp_path: Path) -> None:
-    server.answers["POST /v1/videos/sync"] = problem(400, "num_frames must be 29", code="invalid_request", param="num_frames")
+    server.answers["POST /v1/videos"] = problem(400, "num_frames must be 29", code="invalid_request", param="num_frames")
     result = run("generate", "a red ball", "-o", str(tmp_path / "out.mp4"), "--server", server.url)
     assert refused(result, code=2) == "num_frames must be 29"
     assert not (tmp_path / "out.mp4").exists()
 
 
 def test_a_server_that_is_busy_is_a_failure(server: StandIn, tmp_path: Path) -> None:
-    server.answers["POST /v1/videos/sync"] = problem(429, "all stages are busy", code="queue_full")
+    server.answers["POST /v1/videos"] = problem(429, "all stages are busy", code="queue_full", headers={"retry-after": "600"})
     result = run("generate", "a red ball", "-o", str(tmp_path / "out.mp4"), "--server", server.url)
     assert refused(result, code=1) == "all stages are busy"
 
@@ -215,12 +218,12 @@ def test_a_server_is_asked_with_its_own_weights_only(tmp_path: Path) -> None:
 
 def test_named_weights_are_not_asked_of_a_server(server: StandIn, tmp_path: Path) -> None:
     arguments = ["generate", "a red ball", "-o", str(tmp_path / "out.mp4"), "--weights", str(tmp_path)]
-    result = CliRunner().invoke(app, arguments, env={"AIPROD_SERVER": server.url, "COLUMNS": "200"})
+    result = run(*arguments, server=server.url)
     assert refused(result, code=1).startswith(f"{tmp_path / 'text_encoder.safetensors'} does not exist")
 
 
 def test_what_is_no_number_is_the_server_s_to_refuse(server: StandIn, tmp_path: Path) -> None:
-    server.answers["POST /v1/videos/sync"] = problem(400, "guidance_scale must be finite", code="invalid_request", param="guidance_scale")
+    server.answers["POST /v1/videos"] = problem(400, "guidance_scale must be finite", code="invalid_request", param="guidance_scale")
     result = run("generate", "a red ball", "-o", str(tmp_path / "out.mp4"), "--server", server.url, "--guidance-scale", "nan")
     assert refused(result, code=2) == "guidance_scale must be finite"
 
@@ -244,7 +247,53 @@ def test_serve_refuses_a_port_that_is_taken(server: StandIn) -> None:
     assert refused(result, code=1) == f"port {server.server_port} is taken; stop what listens there, or choose another with --port"
 
 
-def test_help_needs_neither_torch_nor_ray() -> None:
+def test_a_failed_video_is_a_failure_in_the_server_s_words(server: StandIn, tmp_path: Path) -> None:
+    server.script = [{"status": "failed", "error": {"code": "worker_lost", "message": "the worker was lost 5 times"}}]
+    result = run("generate", "a red ball", "-o", str(tmp_path / "out.mp4"), "--server", server.url)
+    assert refused(result, code=1) == "the worker was lost 5 times"
+
+
+def test_a_video_that_failed_for_what_was_asked_is_bad_input(server: StandIn, tmp_path: Path) -> None:
+    server.script = [{"status": "failed", "error": {"code": "not_finite", "message": "less guidance"}}]
+    result = run("generate", "a red ball", "-o", str(tmp_path / "out.mp4"), "--server", server.url)
+    assert refused(result, code=2) == "less guidance"
+
+
+def test_a_fault_of_the_server_names_the_request_that_its_log_knows(server: StandIn) -> None:
+    headers = {"x-request-id": "the-request", "x-should-retry": "false"}
+    server.answers["GET /v1/models"] = problem(500, "the server failed", code="internal", headers=headers)
+    assert refused(run("models", server=server.url), code=1) == "the server failed (request the-request)"
+
+
+def test_models_are_the_server_s_if_one_answers(server: StandIn) -> None:
+    result = run("models", "--json", server=server.url)
+    assert json.loads(result.stdout) == {"server": server.url, "data": [{"id": "miniature", "object": "model"}]}
+
+
+def test_models_are_those_of_this_process_otherwise() -> None:
+    result = run("models")
+    assert result.stderr == "in this process\n"
+    (_, row) = result.stdout.splitlines()
+    assert row.split()[0] == "miniature"
+    assert "ti2vid_two_stages" in row and "128x128" in row
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_training_gets_its_arguments_as_they_are(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    ran: list[list[str]] = []
+
+    def note(command: list[str], *, check: bool) -> subprocess.CompletedProcess[str]:
+        ran.append(command)
+        return subprocess.CompletedProcess(command, code)
+
+    monkeypatch.setattr(subprocess, "run", note)
+    arguments = ["recipe.yaml", "--folder", "runs/mine", "schedule.steps=100", "--help"]
+    assert run("train", *arguments).exit_code == code
+    assert ran == [[sys.executable, "-m", "aiprod_components.training", *arguments]]
+
+
+def test_help_needs_none_of_the_heavy_packages() -> None:
     """They take seconds to import."""
-    script = "import sys; from aiprod_client.cli import app; sys.exit(bool({'torch', 'ray'} & set(sys.modules)))"
+    heavy = "{'torch', 'ray', 'transformers', 'sqlalchemy', 'grpc', 'openai'}"
+    script = f"import sys; from aiprod_client.cli import app; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -245,9 +245,7 @@ def test_an_answer_that_does_not_come_in_time_is_an_error(connect: Connect) -> N
             client.generate("a red ball")
 
 
-def test_this_machine_is_reached_without_the_environments_proxy(
-    server: StandIn, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_this_machine_is_reached_without_the_environments_proxy(server: StandIn, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     with connect(server.url) as client:

@@ -108,7 +108,9 @@ def test_where_there_is_no_stream_the_video_is_asked_for_until_it_is_finished(se
     assert server.calls.count(f"GET /v1/videos/{job.id}/events") == 1
 
 
-def test_a_stream_that_never_tells_anything_gives_way_to_polling(server: StandIn, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_never_tells_anything_gives_way_to_polling(
+    server: StandIn, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As behind a proxy that keeps a stream to itself until it ends."""
     monkeypatch.setattr(watching, "SILENCE_SECONDS", 0.1)
 

@@ -114,7 +114,9 @@ def test_a_secret_that_is_none_is_said() -> None:
         verify_webhook(PAYLOAD, headers(), "whsec_???")
 
 
-@pytest.mark.parametrize("changed", [{}, {"webhook-id": "msg_2"}, {"webhook-signature": "v1,bm9uZQ=="}, {"webhook-timestamp": "1614265330"}])
+@pytest.mark.parametrize(
+    "changed", [{}, {"webhook-id": "msg_2"}, {"webhook-signature": "v1,bm9uZQ=="}, {"webhook-timestamp": "1614265330"}]
+)
 def test_openai_s_client_is_of_the_same_opinion(changed: dict[str, str]) -> None:
     sent, client = headers(**changed), OpenAI(api_key="none", base_url="http://127.0.0.1:9", webhook_secret=SECRET)
     if changed:

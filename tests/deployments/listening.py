@@ -1,4 +1,4 @@
-"""a port of this machine -> whoever asks there, answered byte by byte as a test likes, and what was asked"""
+"""a port of this machine -> whoever asks there, answered byte by byte as a test likes; and how tests ask through the guard"""
 
 import asyncio
 import re
@@ -7,7 +7,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import pytest
+
+from aiprod_components.errors import InvalidRequestError
+from deployments.outgoing import Outgoing, OutgoingPolicy, Resolver, resolve
+
 Reply = Callable[[asyncio.StreamWriter], Awaitable[None]]
+PUBLIC = OutgoingPolicy(enabled=True)
+LOCAL = OutgoingPolicy(enabled=True, allow_networks=("127.0.0.0/8", "::1/128"), timeout_s=5)
 
 
 @dataclass
@@ -57,3 +64,20 @@ def saying(body: bytes = b"", *, status: str = "200 OK", headers: str = "") -> R
 
 async def silence(writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(30)
+
+
+def leading_to(*addresses: str) -> Resolver:
+    """Every name has these addresses."""
+    return lambda host, port: addresses
+
+
+def fetched(url: str, *, policy: OutgoingPolicy = PUBLIC, resolver: Resolver = resolve, max_bytes: int = 1000) -> bytes:
+    return asyncio.run(Outgoing(policy, resolver=resolver).fetch(url, field="image_url", max_bytes=max_bytes))
+
+
+def refusal(url: str, *, policy: OutgoingPolicy = PUBLIC, resolver: Resolver = resolve) -> str:
+    with pytest.raises(InvalidRequestError) as caught:
+        fetched(url, policy=policy, resolver=resolver)
+    assert caught.value.field == "image_url"
+    assert "image_url" in caught.value.message
+    return caught.value.message

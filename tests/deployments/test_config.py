@@ -19,7 +19,7 @@ def deployments(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_the_config_as_it_stands_is_accepted_and_names_every_stage_that_needs_nothing_of_the_user() -> None:
-    assert set(deployments(check_config(CONFIG))) == {*ALWAYS, "family", "ingress"}
+    assert set(deployments(check_config(CONFIG))) == {*ALWAYS, "family", "ingress", "dispatcher"}
 
 
 def test_the_config_as_it_stands_fits_a_machine_of_two_cpus() -> None:
@@ -70,6 +70,13 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "an API elsewhere": (lambda c: c["applications"][1].update(route_prefix="/v2"), "at route_prefix /"),
     "an API without its family": (lambda c: c["applications"][1].update(args={"families": [{"name": "ltx"}]}), "no application's args"),
     "an application without a name": (lambda c: c["applications"][0].pop("name"), "a family's application bears its name"),
+    "an API by another name": (lambda c: c["applications"][1].update(name="front"), "front.name must be 'api'"),
+    "the world without keys": (
+        lambda c: c["http_options"].update(host="0.0.0.0"),
+        "http_options.host is 0.0.0.0, and api.args.keys is off",
+    ),
+    "a misspelt grpc option": (lambda c: c["grpc_options"].update(prt=1), "grpc_options.prt is not an option"),
+    "a misspelt slot": (lambda c: deployments(c)["dispatcher"].update(user_config={"slot": 1}), "api.dispatcher.user_config.slot"),
     "no families": (lambda c: c["applications"][1].update(args={"families": None}), "api.args.families"),
     "no applications": (lambda c: c.pop("applications"), "is not a Ray Serve config"),
 }

@@ -39,7 +39,10 @@ def test_prompt_embeds_come_back_with_and_without_a_negative_prompt() -> None:
 
 
 def test_a_text_comes_back() -> None:
-    assert from_bytes(to_bytes(Sealed.of("Style: anime, a red ball is bouncing", receipts=()))).open() == "Style: anime, a red ball is bouncing"
+    assert (
+        from_bytes(to_bytes(Sealed.of("Style: anime, a red ball is bouncing", receipts=()))).open()
+        == "Style: anime, a red ball is bouncing"
+    )
 
 
 def test_a_torn_file_is_missing_not_wrong() -> None:

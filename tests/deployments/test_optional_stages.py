@@ -1,7 +1,6 @@
 """a language model's folder in a family's args -> a deployment more; without one, none, and a config that says so"""
 
 import asyncio
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from aiprod_components.stages.base import Progress
 from deployments import runner
 from deployments.envelope import Sealed
 from deployments.graph import check_config, family
+from deployments.orders import Order
 from deployments.runner import find_stages
 from deployments.settings import FamilyArgs
 from deployments.stage import StageReplica
@@ -79,6 +79,6 @@ def test_handles_are_asked_for_only_of_stages_that_are_there(monkeypatch: pytest
 def test_an_enhanced_prompt_travels_from_replica_to_replica(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(STAGES, "prompt_enhancer", Shouting)
     replica = StageReplica(FamilyArgs(name="miniature"), "prompt_enhancer")
-    sealed: Sealed = asyncio.run(replica.run("enhanced", EnhancePrompt("ein Ball"), time.time()))
+    sealed: Sealed = asyncio.run(replica.run(Order("enhanced", EnhancePrompt("ein Ball"))))
     assert sealed.open() == "ein Ball!" and type(sealed.open()) is str
     assert [receipt.step for receipt in sealed.receipts] == ["enhanced"]

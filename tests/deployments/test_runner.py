@@ -14,7 +14,9 @@ from aiprod_components.families import make_family
 from aiprod_components.pipelines import parse_request
 from aiprod_components.plan import Plan
 from aiprod_components.stages import STAGES
-from deployments.runner import run_plan
+from deployments.keeping import KeptStep
+from deployments.orders import Order
+from deployments.runner import run_plan, steps_to_run
 
 
 class Response:
@@ -27,7 +29,7 @@ class Response:
         self.cancelled = True
 
     def __await__(self) -> Generator[Any, None, Any]:
-        yield from asyncio.sleep(60 if self.outcome is None else 0).__await__()
+        yield from asyncio.sleep(60 if self.outcome is None and not self.cancelled else 0).__await__()
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
@@ -42,10 +44,10 @@ class Graph:
         self.inputs: dict[str, dict[str, Response]] = {}
         self.handles: Any = {stage: SimpleNamespace(run=SimpleNamespace(remote=self._remote)) for stage in STAGES}
 
-    def _remote(self, step: str, call: object, sent_at: float, **inputs: Response) -> Response:
-        self.inputs[step] = inputs
-        self.responses[step] = Response(step, self.outcome)
-        return self.responses[step]
+    def _remote(self, order: Order, **inputs: Response) -> Response:
+        self.inputs[order.step] = inputs
+        self.responses[order.step] = Response(order.step, self.outcome)
+        return self.responses[order.step]
 
 
 def make_plan() -> Plan:
@@ -101,3 +103,17 @@ def test_a_stage_s_failure_comes_out_as_itself_and_the_rest_is_cancelled(raised:
     assert all(response.cancelled for response in graph.responses.values())
     if isinstance(caught.value, AiprodError) and expected is InvalidMediaError:
         assert (caught.value.message, caught.value.field) == ("input_reference is damaged", "image")
+
+
+def test_what_is_kept_is_handed_on_and_nothing_before_it_runs() -> None:
+    graph, plan = Graph("a video"), make_plan()
+    kept = {"draft": KeptStep("steps/t/d", "d"), "prompt": KeptStep("steps/t/p", "p")}
+    asyncio.run(run_plan(plan, handles=graph.handles, kept=kept))
+    assert list(graph.responses) == ["doubled", "refined", "video"]
+    assert graph.inputs["doubled"] == {"draft": kept["draft"]} and graph.inputs["refined"]["prompt"] is kept["prompt"]
+
+
+def test_a_kept_answer_needs_no_step_at_all() -> None:
+    plan = make_plan()
+    assert steps_to_run(plan, kept=["video"]) == [] and [step.name for step in steps_to_run(plan, kept=[])] == [s.name for s in plan.steps]
+    assert [step.name for step in steps_to_run(plan, kept=["refined"])] == ["video"]

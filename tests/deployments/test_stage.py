@@ -15,6 +15,7 @@ from aiprod_components.plan import Call
 from aiprod_components.stages import STAGES
 from aiprod_components.stages.base import Progress
 from deployments.envelope import Sealed
+from deployments.orders import Order
 from deployments.settings import FamilyArgs
 from deployments.stage import StageReplica
 
@@ -64,15 +65,15 @@ def replica(monkeypatch: pytest.MonkeyPatch) -> StageReplica:
 
 
 def test_a_receipt_says_who_ran_the_step_and_for_how_long(replica: StageReplica) -> None:
-    (receipt,) = asyncio.run(replica.run("count", Count(2), time.time() - 1)).receipts
+    (receipt,) = asyncio.run(replica.run(Order("count", Count(2), sent_at=time.time() - 1))).receipts
     assert (receipt.step, receipt.stage) == ("count", "counter") and receipt.replica.startswith("process-")
     assert receipt.run_seconds >= 2 * STEP and 1 <= receipt.queued_seconds < 1 + 2 * STEP + 10
 
 
 def test_receipts_of_the_inputs_come_along(replica: StageReplica) -> None:
     async def two() -> Sealed:
-        first = await replica.run("first", Count(1), time.time())
-        return await replica.run("second", Count(1), time.time(), first=first)
+        first = await replica.run(Order("first", Count(1)))
+        return await replica.run(Order("second", Count(1)), first=first)
 
     assert [receipt.step for receipt in asyncio.run(two()).receipts] == ["first", "second"]
 
@@ -80,7 +81,7 @@ def test_receipts_of_the_inputs_come_along(replica: StageReplica) -> None:
 def test_threads_take_effect_in_the_thread_that_runs_the_stage(replica: StageReplica) -> None:
     async def counted(threads: int) -> Counted:
         await replica.reconfigure({"threads": threads})
-        return (await replica.run("count", Count(1), time.time())).open()
+        return (await replica.run(Order("count", Count(1)))).open()
 
     before = torch.get_num_threads()
     for threads in (3, 1, 2):
@@ -96,7 +97,7 @@ def test_a_misspelt_user_config_is_refused(replica: StageReplica) -> None:
 
 def test_a_cancelled_request_frees_its_replica_within_one_step(replica: StageReplica) -> None:
     async def cancel_then_run() -> None:
-        long = asyncio.ensure_future(replica.run("count", Count(1000), time.time()))
+        long = asyncio.ensure_future(replica.run(Order("count", Count(1000))))
         while Counter.done < 2:
             await asyncio.sleep(STEP / 10)
         long.cancel()
@@ -107,14 +108,14 @@ def test_a_cancelled_request_frees_its_replica_within_one_step(replica: StageRep
         assert stopped <= at_most + 1
         await asyncio.sleep(3 * STEP)
         assert Counter.done == stopped  # the slot is free when it says so
-        await replica.run("count", Count(1), time.time())
+        await replica.run(Order("count", Count(1)))
 
     asyncio.run(cancel_then_run())
 
 
 def test_a_request_cancelled_twice_frees_its_replica_no_sooner(replica: StageReplica, caplog: pytest.LogCaptureFixture) -> None:
     async def cancel_twice() -> None:
-        long = asyncio.ensure_future(replica.run("count", Count(1000), time.time()))
+        long = asyncio.ensure_future(replica.run(Order("count", Count(1000))))
         while Counter.done < 2:
             await asyncio.sleep(STEP / 10)
         for _ in range(2):
@@ -133,8 +134,8 @@ def test_a_request_cancelled_twice_frees_its_replica_no_sooner(replica: StageRep
 
 def test_a_request_cancelled_before_it_began_never_does(replica: StageReplica) -> None:
     async def cancel_the_waiting() -> None:
-        first = asyncio.ensure_future(replica.run("first", Count(4), time.time()))
-        second = asyncio.ensure_future(replica.run("second", Count(1000), time.time()))
+        first = asyncio.ensure_future(replica.run(Order("first", Count(4))))
+        second = asyncio.ensure_future(replica.run(Order("second", Count(1000))))
         await asyncio.sleep(STEP)
         second.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -147,7 +148,7 @@ def test_a_request_cancelled_before_it_began_never_does(replica: StageReplica) -
 
 def test_health_is_answered_while_the_stage_works(replica: StageReplica) -> None:
     async def check() -> int:
-        work = asyncio.ensure_future(replica.run("count", Count(20), time.time()))
+        work = asyncio.ensure_future(replica.run(Order("count", Count(20))))
         while Counter.done < 1:
             await asyncio.sleep(STEP / 10)
         await replica.check_health()
@@ -162,6 +163,6 @@ def test_health_is_answered_while_the_stage_works(replica: StageReplica) -> None
 def test_a_replica_that_lost_its_device_says_that_it_is_broken(replica: StageReplica, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Counter, "fails", torch.AcceleratorError)
     with pytest.raises(UnavailableError, match="try again"):
-        asyncio.run(replica.run("count", Count(1), time.time()))
+        asyncio.run(replica.run(Order("count", Count(1))))
     with pytest.raises(RuntimeError, match="AcceleratorError in step count"):
         asyncio.run(replica.check_health())

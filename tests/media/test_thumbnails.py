@@ -4,7 +4,6 @@ import io
 import subprocess
 import sys
 
-import av
 import numpy as np
 import pytest
 import torch
@@ -29,7 +28,7 @@ def cells(sheet: Image.Image, *, across: int, down: int) -> list[int]:
     """The number of the frame in each cell."""
     width, height = sheet.width // across, sheet.height // down
     centres = [(x * width + width // 2, y * height + height // 2) for y in range(down) for x in range(across)]
-    return [round((np.asarray(sheet)[y, x, 0] - 20) / 4) for x, y in centres]
+    return [round((int(np.asarray(sheet)[y, x, 0]) - 20) / 4) for x, y in centres]
 
 
 def test_a_thumbnail_is_the_first_frame_at_most_640_pixels_wide():
@@ -84,10 +83,9 @@ def test_frames_are_let_go_as_they_are_shown(monkeypatch: pytest.MonkeyPatch):
             nonlocal alive
             alive -= 1
 
-    made = av.VideoFrame.to_image
     data = climbing(49)
     monkeypatch.setattr(Image, "Image", Counted)
-    assert opened(spritesheet(data, "video/mp4")).size == (480, 320) and made is av.VideoFrame.to_image
+    assert opened(spritesheet(data, "video/mp4")).size == (480, 320)
     assert 0 < most < 10
 
 

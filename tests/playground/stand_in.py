@@ -66,10 +66,12 @@ class StandInJob:
 
 @dataclass
 class StandIn:
-    """What the stand-in is told and remembers. `pace` is what a denoising step takes, in seconds; with a `key` it wants that."""
+    """What the stand-in is told and remembers. `pace` is what a denoising step takes, in seconds; with a `key` it wants that; every
+    event stream breaks after `cut_after` events."""
 
     pace: float = 0.03
     key: str | None = None
+    cut_after: int | None = None
     jobs: dict[str, StandInJob] = field(default_factory=dict)
     posts: dict[str, str] = field(default_factory=dict)
     keys_seen: list[str | None] = field(default_factory=list)
@@ -201,14 +203,15 @@ def _content(job: StandInJob, variant: str) -> Response:
     return Response(encode_mp4(Frames(job.frames[None], job.video["fps"])), media_type="video/mp4")
 
 
-async def _events(job: StandInJob) -> AsyncIterator[str]:
-    version, shown = -1, None
-    while True:
+async def _events(job: StandInJob, *, cut_after: int | None) -> AsyncIterator[str]:
+    version, shown, told = -1, None, 0
+    while cut_after is None or told < cut_after:
         if job.preview is not shown and job.video["status"] == "in_progress":
             shown = job.preview
             yield f"event: preview\ndata: {dumps({'image': shown})}\n\n"
         if job.version != version:
             version = job.version
+            told += 1
             yield f"event: video\ndata: {dumps(job.video)}\n\n"
             if job.video["status"] in FINAL:
                 return
@@ -241,6 +244,13 @@ def make_app(stand_in: StandIn) -> FastAPI:
 
 
 def _add_videos(app: FastAPI, stand_in: StandIn) -> None:
+    @app.post("/v1/videos/sync")
+    async def make(request: Request) -> Response:
+        job = stand_in.find((await stand_in.add(await read_body(request)))["id"])
+        assert job.task
+        await job.task
+        return await asyncio.to_thread(_content, job, "video")
+
     @app.post("/v1/videos")
     async def create(request: Request) -> Any:
         key = request.headers.get("idempotency-key", secrets.token_hex(8))
@@ -279,7 +289,7 @@ def _add_videos(app: FastAPI, stand_in: StandIn) -> None:
 
     @app.get("/v1/videos/{video_id}/events")
     async def events(video_id: str) -> StreamingResponse:
-        return StreamingResponse(_events(stand_in.find(video_id)), media_type="text/event-stream")
+        return StreamingResponse(_events(stand_in.find(video_id), cut_after=stand_in.cut_after), media_type="text/event-stream")
 
     @app.get("/v1/videos/{video_id}/content")
     async def content(video_id: str, variant: str = "video") -> Response:

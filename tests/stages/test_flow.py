@@ -11,9 +11,11 @@ from aiprod_components.calls import EVALUATIONS, Denoise, Guidance, Guide, LoraU
 from aiprod_components.errors import CancelledError, NumericalError
 from aiprod_components.families import make_family
 from aiprod_components.local import Silent
+from aiprod_components.media.frames import to_bytes
 from aiprod_components.models.lora import inject, injected, save_lora
+from aiprod_components.stages.base import SteppedStage, run_steps
 from aiprod_components.stages.denoiser import Denoiser
-from aiprod_components.stages.flow import _Row
+from aiprod_components.stages.flow import PREVIEW_FRAMES, FlowState, _Row
 from aiprod_components.stages.refiner import Refiner
 from aiprod_components.values import Latents, PromptEmbeds, VideoShape
 from tests.stages.watching import Counter
@@ -192,3 +194,77 @@ def test_refinement_starts_from_the_latents_it_is_given():
     state = refiner.start(call)
     assert (state.x - 0.98 * latents).std() == pytest.approx(0.02, rel=0.1)
     assert refiner.run(call, Silent()).video.shape == SHAPE
+
+
+def states_of(denoiser: Denoiser, call: Denoise) -> list[tuple[FlowState, FlowState]]:
+    """The states before and after each step."""
+    steps: list[tuple[FlowState, FlowState]] = []
+    run_steps(denoiser, call, Silent(), watch=lambda before, after: steps.append((before, after)))
+    return steps
+
+
+def shown(denoiser: Denoiser, latents: torch.Tensor) -> torch.Tensor:
+    assert denoiser._preview is not None
+    return to_bytes(denoiser._preview(latents))[0]
+
+
+def test_who_watches_sees_each_step_before_progress_tells_of_it(denoiser: Denoiser):
+    events: list[str] = []
+
+    class Telling:
+        def advance(self, done: int, total: int) -> None:
+            events.append(f"told {done} of {total}")
+
+    assert isinstance(denoiser, SteppedStage)
+    run_steps(denoiser, some_call(), Telling(), watch=lambda before, after: events.append(f"{before.done} to {after.done}"))
+    assert events == ["0 to 1", "told 1 of 3", "1 to 2", "told 2 of 3", "2 to 3", "told 3 of 3"]
+
+
+def test_a_preview_is_of_the_clean_latents_that_a_step_leads_to(denoiser: Denoiser):
+    pinned = torch.randn(1, 64, 1, 2, 3)
+    steps = states_of(denoiser, some_call(pins=(Pin(Latents(pinned), 0, 0.75),)))
+    for before, after in steps:
+        level, next_level = before.levels(before.done), after.levels(after.done)
+        velocity = (after.x - before.x) / (next_level - level)
+        frames = denoiser.preview(before, after)
+        assert frames is not None and frames.shape == (3, 16, 24, 3)
+        assert (frames.int() - shown(denoiser, after.x - next_level * velocity).int()).abs().max() <= 1
+    last = denoiser.preview(*steps[-1])
+    assert last is not None and torch.equal(last, shown(denoiser, denoiser.finish(steps[-1][1]).video))
+
+
+@pytest.mark.parametrize("sampler", EVALUATIONS)
+def test_no_sampler_s_own_noise_is_in_a_preview(sampler: str, denoiser: Denoiser):
+    sigmas = (*tuple(1 - step / 20 for step in range(20)), 0.0)
+    steps = states_of(denoiser, replace(some_call(), sampling=Sampling(sigmas, Guidance(), 1, sampler)))
+    first, *_, last = (denoiser.preview(*step) for step in steps)
+    middle = denoiser.preview(*steps[16])
+    assert first is not None and middle is not None and last is not None
+    # Coming nearer: four steps before the end hardly anything is missing, where the latents are still a fifth noise.
+    away = (middle.float() - last.float()).square().mean()
+    assert away < (first.float() - last.float()).square().mean() / 2
+    assert away < (shown(denoiser, steps[16][1].x).float() - last.float()).square().mean() / 2
+
+
+def test_a_pinned_frame_is_in_every_preview(denoiser: Denoiser):
+    pinned = torch.randn(1, 64, 1, 2, 3)
+    for step in states_of(denoiser, some_call(pins=(Pin(Latents(pinned), 0, 1.0),))):
+        frames = denoiser.preview(*step)
+        assert frames is not None and torch.equal(frames[:1], shown(denoiser, pinned))
+
+
+def test_a_preview_of_a_long_clip_shows_nine_frames_of_it_from_the_first_to_the_last(denoiser: Denoiser):
+    video = VideoShape(num_frames=97, height=32, width=32, frame_rate=16.0)
+    call = replace(some_call(scale=1.0), video=video, sampling=Sampling((1.0, 0.0), Guidance(), 1))
+    ((before, after),) = states_of(denoiser, call)
+    frames = denoiser.preview(before, after)
+    assert after.x.shape[2] == 25 and PREVIEW_FRAMES == 9
+    assert frames is not None and torch.equal(frames, shown(denoiser, after.x[:, :, ::3]))
+
+
+def test_a_family_without_a_preview_shows_none():
+    whole = make_family("miniature")
+    family = replace(whole, components={name: part for name, part in whole.components.items() if name != "preview"})
+    denoiser = Denoiser(family, device=torch.device("cpu"))
+    assert [denoiser.preview(*step) for step in states_of(denoiser, some_call())] == [None] * 3
+    assert not make_family("aiprod", weights="random").has("preview")

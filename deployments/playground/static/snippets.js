@@ -24,7 +24,8 @@ function curl({ record, files }) {
 
 /** The record with its files as data URLs, in Python's words. */
 function inlined({ record, files }) {
-  const lines = Object.entries(record).filter(([name]) => !OPENAI.includes(name)).map(([name, value]) => [name, name === "keyframes" ? keyframes(value, files) : python(value)]);
+  const others = Object.entries(record).filter(([name]) => !OPENAI.includes(name));
+  const lines = others.map(([name, value]) => [name, typeof value !== "object" ? python(value) : `json.dumps(${name === "keyframes" ? keyframes(value, files) : python(value)})`]);
   const media = Object.entries(files).filter(([name]) => name === "input_reference" || name === "reference_video");
   return [...lines, ...media.map(([name, file]) => [name, `{"${name === "reference_video" ? "video_url" : "image_url"}": data_url(${python(file.name)})}`])];
 }
@@ -44,8 +45,9 @@ function openai({ record, files }) {
   const lines = known.map(name => `    ${name}=${python(record[name])},`);
   if (extra.length) lines.push("    extra_body={", ...extra.map(([name, value]) => `        "${name}": ${value},`), "    },");
   const withFiles = Object.keys(files).length > 0;
-  return `${withFiles ? "import base64\nimport mimetypes\n" : ""}import os
-${withFiles ? "import pathlib\n" : ""}
+  const nested = extra.some(([, value]) => value.startsWith("json."));
+  const imports = [withFiles && "base64", nested && "json", withFiles && "mimetypes", "os", withFiles && "pathlib"].filter(Boolean);
+  return `${imports.map(name => `import ${name}\n`).join("")}
 from openai import OpenAI
 ${withFiles ? `\n${DATA_URL}` : ""}
 client = OpenAI(base_url="${server()}/v1", api_key=os.environ.get("AIPROD_API_KEY", "none"))

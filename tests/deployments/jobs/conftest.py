@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, text, update
 
 from deployments.jobs.database import Database, open_database
 from deployments.jobs.records import QueueLimits
@@ -27,7 +27,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server_database(postgres: Postgres) -> Iterator[Database]:
-    database = open_database(postgres.create("jobs"))
+    database = open_database(postgres.create_database("jobs"))
     yield database
     database.close()
 
@@ -52,8 +52,10 @@ def store(database: Database) -> JobStore:
 
 def empty(database: Database) -> None:
     """As it is when it is new."""
+    tables = [table for table in metadata.tables.values() if table is not fairness]
     with database.write() as connection:
-        for table in metadata.tables.values():
-            if table is not fairness:
-                connection.execute(delete(table))
+        if connection.dialect.name == "postgresql":  # deleted rows would stay in the indexes
+            connection.execute(text(f"TRUNCATE {', '.join(table.name for table in tables)}"))
+        for table in tables:
+            connection.execute(delete(table))
         connection.execute(update(fairness).values(virtual_time=0.0, last_created_at=0.0))

@@ -1,8 +1,8 @@
 """workers that die, stall or race -> every job is done once, and nobody finishes what is no longer his"""
 
-import signal
 import time
 from contextlib import ExitStack
+from itertools import chain
 
 import pytest
 from sqlalchemy import func, select
@@ -12,7 +12,7 @@ from deployments.jobs.records import COMPLETED, FAILED, IN_PROGRESS, QUEUED, Cla
 from deployments.jobs.store import JobStore
 from deployments.jobs.tables import outbox
 from tests.deployments.jobs.samples import FAMILIES, LEASE, LOST, claim, create, expire_lease, multiply, running
-from tests.deployments.jobs.workers import Worker, claim_all, hold, make_all, stop_before_commit, working
+from tests.deployments.jobs.workers import claim_all, make_all, stall, stop_before_commit, working
 
 MAX_ATTEMPTS = 3
 
@@ -118,7 +118,7 @@ def test_processes_that_claim_at_once_never_get_the_same_job(store: JobStore, da
     with ExitStack() as stack:
         workers = [stack.enter_context(working(claim_all, url_of(database), str(number))) for number in range(3)]
         claimed = [worker.hear() for worker in workers]
-    everything = [id for ids in claimed for id in ids]
+    everything = list(chain.from_iterable(claimed))
     assert len(everything) == len(set(everything)) == 42 and set(everything) == running(database)
 
 
@@ -135,16 +135,15 @@ def test_a_worker_killed_in_mid_claim_leaves_the_job_as_it_was(store: JobStore, 
 
 def test_a_stalled_worker_cannot_finish_what_another_one_has(store: JobStore, database: Database) -> None:
     create(store)
-    with working(hold, url_of(database), 0.3) as worker:
+    with working(stall, url_of(database), 0.1) as worker:
         held = worker.hear()
-        worker.signal(signal.SIGSTOP)
         deadline = time.monotonic() + 20
         while not store.reap(MAX_ATTEMPTS) and time.monotonic() < deadline:
             time.sleep(0.02)
         second = claim(store, "two")
         assert second.id == held.id
-        worker.signal(signal.SIGCONT)
-        assert worker.hear() is False
+        worker.pipe.send("go on")
+        assert worker.hear() == (set(), False)
     assert store.finish(Claim.of(second), {"by": "two"}, [], None)
     assert found(store, held.id).output == {"by": "two"}
 
@@ -153,20 +152,16 @@ def test_every_job_is_finished_exactly_once_though_workers_are_killed(store: Job
     multiply(database, create(store, webhook_url="https://ada.example/hook"), 30)
     multiply(database, create(store, "bob", webhook_url="https://bob.example/hook"), 30)
     with ExitStack() as stack:
-
-        def start(owner: str) -> Worker:
-            return stack.enter_context(working(make_all, url_of(database), owner, 0.5))
-
-        doomed, survivor = start("doomed"), start("survivor")
-        for successor in ("successor", "heir"):
-            for _ in range(6):
-                assert doomed.hear() is not None
-            doomed.kill()
-            doomed = start(successor)
+        doomed = [stack.enter_context(working(make_all, url_of(database), owner, 0.5)) for owner in ("one", "two")]
+        for worker in doomed:
+            assert all(worker.hear() is not None for _ in range(6))
+            worker.kill()
+        survivor = stack.enter_context(working(make_all, url_of(database), "survivor", 0.5))
         while survivor.hear() is not None:
             pass
     ended = [*store.list("ada", None, 99, "asc")[0], *store.list("bob", None, 99, "asc")[0]]
     assert [job.status for job in ended] == [COMPLETED] * 62
+    assert {job.owner for job in ended} == {"one", "two", "survivor"}
     assert all(job.output == {"owner": job.owner, "attempt": job.attempt} for job in ended)
     with database.read() as connection:
         assert connection.scalar(select(func.count()).select_from(outbox)) == 62

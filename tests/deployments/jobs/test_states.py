@@ -117,10 +117,10 @@ class JobStates(RuleBasedStateMachine):
     @rule()
     def reap(self) -> None:
         reaped = self.store.reap(MAX_ATTEMPTS)
-        silent = {id for id, expected in self.model.items() if expected.expired}
+        silent = {name for name, expected in self.model.items() if expected.expired}
         assert {job.id for job in reaped} == silent
-        for id in silent:
-            self.lose(id)
+        for name in silent:
+            self.lose(name)
 
     @rule(job=jobs, tenant=st.sampled_from(TENANTS))
     def cancel(self, job: str, tenant: str) -> None:
@@ -146,9 +146,8 @@ class JobStates(RuleBasedStateMachine):
     @invariant()
     def jobs_are_as_expected(self) -> None:
         stored = {job.id: job for tenant in TENANTS for job in self.store.list(tenant, None, 99, "asc")[0]}
-        assert {id: (job.status, job.attempt) for id, job in stored.items()} == {
-            id: (expected.status, expected.attempt) for id, expected in self.model.items()
-        }
+        expected = {name: (expected.status, expected.attempt) for name, expected in self.model.items()}
+        assert {name: (job.status, job.attempt) for name, job in stored.items()} == expected
         assert all((job.completed_at is not None) == (job.status in FINAL) for job in stored.values())
         positions = self.store.queue_positions(list(stored))
         assert set(positions) == self.having(QUEUED) and sorted(positions.values()) == list(range(1, len(positions) + 1))
@@ -162,7 +161,7 @@ class JobStates(RuleBasedStateMachine):
         return claim.id in self.model and self.model[claim.id].claim == claim
 
     def having(self, status: str) -> set[str]:
-        return {id for id, expected in self.model.items() if expected.status == status}
+        return {name for name, expected in self.model.items() if expected.status == status}
 
     def finish(self, id: str, status: str) -> None:
         self.model[id].wait()
@@ -181,5 +180,5 @@ def test_jobs_go_only_from_state_to_state_as_they_may(database: Database) -> Non
     States.database = database
     checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much]
     run_state_machine_as_test(
-        States, settings=settings(max_examples=12, stateful_step_count=30, deadline=None, database=None, suppress_health_check=checks)
+        States, settings=settings(max_examples=10, stateful_step_count=25, deadline=None, database=None, suppress_health_check=checks)
     )

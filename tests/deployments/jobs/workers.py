@@ -4,8 +4,6 @@ They are forked from a server that has loaded everything once, and say what they
 """
 
 import multiprocessing
-import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,18 +38,15 @@ class Worker:
             raise TimeoutError(f"a worker said nothing for {PATIENCE:g} s")
         return self.pipe.recv()
 
-    def signal(self, number: signal.Signals) -> None:
-        assert self.process.pid is not None
-        os.kill(self.process.pid, number)
-
     def kill(self) -> None:
-        self.signal(signal.SIGKILL)
+        """At once, as the kernel does it."""
+        self.process.kill()
         self.process.join(PATIENCE)
 
 
 @contextmanager
 def working(work: Callable[..., None], url: str, *arguments: Any) -> Iterator[Worker]:
-    """A process that does `work(url, say, *arguments)`; it is gone afterwards."""
+    """A process that does `work(url, pipe, *arguments)`; it is gone afterwards."""
     ours, theirs = _processes.Pipe(duplex=True)
     process = _processes.Process(target=work, args=(url, theirs, *arguments), daemon=True)
     process.start()
@@ -93,16 +88,15 @@ def stop_before_commit(url: str, say: Connection) -> None:
     JobStore(database, QueueLimits()).claim("doomed", 60.0, FAMILIES)
 
 
-def hold(url: str, say: Connection, lease_seconds: float) -> None:
-    """Claims a job and keeps it alive until it has lost it, then tries to finish it."""
+def stall(url: str, say: Connection, lease_seconds: float) -> None:
+    """Claims a job, hears nothing until it is told to go on, then tries to keep and to finish it."""
     store = JobStore(open_database(url), QueueLimits())
     job = store.claim("stalled", lease_seconds, FAMILIES)
     assert job is not None
     held = Claim.of(job)
     say.send(held)
-    while held in store.heartbeat([held], lease_seconds):
-        time.sleep(0.01)
-    say.send(store.finish(held, {"by": "stalled"}, [], None))
+    say.recv()
+    say.send((store.heartbeat([held], lease_seconds), store.finish(held, {"by": "stalled"}, [], None)))
 
 
 def make_all(url: str, say: Connection, owner: str, lease_seconds: float) -> None:
@@ -115,5 +109,6 @@ def make_all(url: str, say: Connection, owner: str, lease_seconds: float) -> Non
             continue
         say.send(job.id)
         store.report(Claim.of(job), {"percent": 50})
+        time.sleep(0.01)  # at work
         store.finish(Claim.of(job), {"owner": owner, "attempt": job.attempt}, [], None)
     say.send(None)

@@ -51,6 +51,7 @@ def _jobs() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_jobs"),
         sa.CheckConstraint("status IN ('queued', 'in_progress', 'completed', 'failed', 'cancelled')", name="ck_jobs_status"),
         sa.CheckConstraint("cost > 0", name="ck_jobs_cost"),
+        postgresql_with={"fillfactor": "70", "autovacuum_vacuum_scale_factor": "0.02"},
     )
     for name, columns, status in (("queued", ["tenant", "family", "rank", "id"], "queued"), ("claimed", ["tenant"], "in_progress")):
         where = sa.text(f"status = '{status}'")

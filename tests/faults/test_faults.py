@@ -1,0 +1,116 @@
+"""processes killed under load: every job ends completed, once, and none does again what it had finished (the long run: make faults)"""
+
+import time
+from collections import Counter
+from typing import Any
+
+import httpx
+import pytest
+from ray import serve
+
+from tests.api.receiver import receiving
+from tests.faults.chaos import Blow, await_all, beaten, pids_of, strike, submit
+from tests.graph import PATIENCE, Graph
+
+pytestmark = pytest.mark.timeout(2 * PATIENCE + 60)
+
+JOBS = 24
+BLOWS = (Blow("denoiser"), Blow("dispatcher"), Blow("refiner"), Blow("ingress"))
+SLOW = {"prompt": "a red ball", "num_frames": 33, "size": "256x256", "num_inference_steps": 100, "pipeline": "ti2vid_one_stage"}
+
+
+def steps_of(stage: str) -> int:
+    """Steps that the replicas of a stage have taken since they started, all together."""
+    answers = serve.get_deployment_handle(stage, app_name="miniature").broadcast("activity").results(timeout_s=30)
+    return sum(answer["steps"] for answer in answers)
+
+
+def replicas_of(stage: str) -> set[int]:
+    return set(pids_of(stage))
+
+
+def wait_for(client: httpx.Client, video_id: str, *, stage: str, done: int = 1) -> dict[str, Any]:
+    """The video once a stage is at work on it and has taken so many steps."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        video = client.get(f"/v1/videos/{video_id}").json()
+        current = video["current"] or {}
+        if current.get("stage") == stage and current["done"] >= done:
+            return video
+        assert video["status"] in ("queued", "in_progress"), video
+        time.sleep(0.05)
+    raise TimeoutError(f"{video_id} did not come to {stage}")
+
+
+def test_jobs_survive_the_death_of_what_works_on_them(graph: Graph) -> None:
+    with receiving() as receiver:
+        with beaten(BLOWS, every_seconds=3) as hits:
+            ids = submit(graph, JOBS, webhook=receiver.url)
+        videos = await_all(graph, ids, patience=PATIENCE)
+        assert len(hits) == len(BLOWS), hits
+        assert {video["status"] for video in videos.values()} == {"completed"} and len(set(ids)) == JOBS, videos
+        announced: Counter[str] = Counter()
+        events: set[str] = set()
+        while len(announced) < JOBS:
+            headers, payload = receiver.next(timeout=60)
+            if headers["webhook-id"] not in events:  # a delivery may come twice, an event is one
+                events.add(headers["webhook-id"])
+                announced[httpx.Response(200, content=payload).json()["data"]["id"]] += 1
+        assert set(announced) == set(ids) and set(announced.values()) == {1}
+
+
+def test_a_job_killed_in_refinement_does_not_denoise_again(graph: Graph) -> None:
+    with graph.client() as client:
+        body = {"prompt": "a red ball", "num_frames": 33, "size": "256x256", "num_inference_steps": 6, "seed": time.time_ns() % 10**6}
+        video_id = client.post("/v1/videos", json=body).json()["id"]
+        wait_for(client, video_id, stage="refiner", done=0)
+        denoised = steps_of("denoiser")
+        assert strike(Blow("refiner"))
+        (video,) = await_all(graph, [video_id], patience=PATIENCE).values()
+    assert video["status"] == "completed", video
+    lines = Counter(line["step"] for line in video["stages"])
+    assert lines["draft"] == lines["refined"] == 1 and steps_of("denoiser") == denoised
+
+
+def test_a_job_whose_dispatcher_dies_goes_on_where_it_was(graph: Graph) -> None:
+    with graph.client() as client:
+        body = {"prompt": "a red ball", "num_frames": 33, "size": "256x256", "num_inference_steps": 6, "seed": time.time_ns() % 10**6}
+        video_id = client.post("/v1/videos", json=body).json()["id"]
+        wait_for(client, video_id, stage="refiner", done=0)
+        denoised = steps_of("denoiser")
+        assert strike(Blow("dispatcher"))
+        (video,) = await_all(graph, [video_id], patience=PATIENCE).values()
+    assert video["status"] == "completed" and steps_of("denoiser") == denoised, video
+    attempts = {line["step"]: line["attempt"] for line in video["stages"]}
+    assert attempts["draft"] == 1 and attempts["video"] == 2
+
+
+def test_a_cancelled_job_takes_at_most_one_further_step_and_its_replica_takes_the_next(graph: Graph) -> None:
+    with graph.client() as client:
+        jobs = [client.post("/v1/videos", json=SLOW).json()["id"] for _ in range(2)]  # one for each denoiser
+        for video_id in jobs:
+            wait_for(client, video_id, stage="denoiser")
+        before = replicas_of("denoiser")
+        small = client.post("/v1/videos", json={"prompt": "a red ball", "num_frames": 5, "size": "64x64", "num_inference_steps": 2}).json()[
+            "id"
+        ]
+        known = steps_of("denoiser")
+        assert client.post(f"/v1/videos/{jobs[0]}/cancel").json()["status"] == "cancelled"
+        after = steps_of("denoiser")
+        # Two replicas: the other job's went on, and each may have ended the step that it was in.
+        assert client.post(f"/v1/videos/{jobs[1]}/cancel").json()["status"] == "cancelled"
+        stopped = steps_of("denoiser")
+        time.sleep(1)
+        (video,) = await_all(graph, [small], patience=PATIENCE).values()
+        assert video["status"] == "completed"
+        assert after - known <= 4 and steps_of("denoiser") - stopped <= 2  # the small job's own two
+    assert replicas_of("denoiser") == before
+
+
+def test_a_client_that_hangs_up_cancels_its_job(graph: Graph) -> None:
+    with graph.client() as client:
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/v1/videos/sync", json=SLOW, timeout=3)
+        (newest,) = client.get("/v1/videos", params={"limit": 1}).json()["data"]
+        (video,) = await_all(graph, [newest["id"]], patience=60).values()
+        assert video["status"] == "cancelled"
