@@ -1,16 +1,18 @@
-"""a job's row -> its request, loaded -> its plan, the identity of each step, and whose results may answer it"""
+"""a job's row -> its request, loaded -> its plan, the identity of each step, and whose results may answer it; and what is left of it"""
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 
 from ray.serve.handle import DeploymentHandle
 
+from aiprod_components.errors import AiprodError
 from aiprod_components.families.base import Family
 from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.pipelines.storage import load_request
 from aiprod_components.plan import identify, private
-from deployments.artifacts import upload_key
+from deployments.artifacts import step_key, upload_key
 from deployments.jobs.records import Job
 from deployments.orders import ForJob, Published
 from deployments.running import Assignment
@@ -25,7 +27,7 @@ class Assigner:
     """Turns jobs into assignments."""
 
     def __init__(self, args: ApiArgs, families: Mapping[str, Family], storage: Storage) -> None:
-        self._args, self._families, self._storage = args, families, storage
+        self._args, self._families, self.storage = args, families, storage
         self._fingerprints: dict[str, tuple[float, str]] = {}
 
     async def fingerprint(self, family: str, handles: Mapping[str, DeploymentHandle]) -> str:
@@ -42,7 +44,7 @@ class Assigner:
     def assign(self, job: Job, fingerprint: str) -> Assignment:
         """Raises InvalidRequestError when the family cannot make it any more."""
         family = self._families[job.family]
-        plan = load_job_request(job, family=family, storage=self._storage).plan(family)
+        plan = load_job_request(job, family=family, storage=self.storage).plan(family)
         own = private(plan)
         return Assignment(
             job=job,
@@ -54,9 +56,24 @@ class Assigner:
             provenance=self._args.provenance,
         )
 
+    def remove(self, job: Job) -> None:
+        """All files of a job, and the results of its steps: whoever has the same made again makes them again."""
+        if job.fingerprint is not None and job.family in self._families:
+            with suppress(AiprodError):  # what cannot be planned any more has run out, or will
+                self._forget_steps(self.assign(job, job.fingerprint))
+        self.storage.kept.forget_location(f"videos/{job.id}/")
+        self.storage.artifacts.delete_under(f"videos/{job.id}")
+
+    def _forget_steps(self, assignment: Assignment) -> None:
+        for name, identity in assignment.identities.items():
+            scope = assignment.scopes[name]
+            if scope != SHARED:
+                self.storage.kept.forget(scope, [identity])
+                self.storage.artifacts.delete(step_key(scope, identity))
+
     def note_published(self, job: ForJob, published: Published) -> None:
         """A finished video answers the same request again. Its bytes count as the video's own."""
-        self._storage.kept.record(job.scope, job.identity, published.prefix, 0, asdict(published))
+        self.storage.kept.record(job.scope, job.identity, published.prefix, 0, asdict(published))
 
     def _scope(self, tenant: str, *, is_private: bool) -> str:
         return SHARED if self._args.cache.share_prompts and not is_private else f"tenant-{tenant}"

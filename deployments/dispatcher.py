@@ -7,7 +7,7 @@ once a claim is lost, and then its calls are cancelled.
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -54,7 +54,7 @@ class Dispatcher:
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         self._config = DispatcherConfig.model_validate(user_config)
         if not self._loops:
-            upkeep = Upkeep(self._args, self._storage)
+            upkeep = Upkeep(self._args, self._assigner)
             rounds = (self._claim_due, POLL_SECONDS), (self._beat, 0), (self._flush, FLUSH_SECONDS), *upkeep.rounds(self._config)
             self._loops = [asyncio.create_task(self._forever(act, pause)) for act, pause in rounds]
 
@@ -202,6 +202,3 @@ class Dispatcher:
 
 def _error(error: AiprodError, *, code: str | None = None) -> dict[str, Any]:
     return {"code": code or error.code, "message": error.message}
-
-
-Round = tuple[Callable[[], Coroutine[Any, Any, None]], float]

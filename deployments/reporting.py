@@ -26,18 +26,18 @@ class Reporters:
         self._stage = stage
         self._dispatcher: DeploymentHandle | None = None
 
-    async def of(self, job: ForJob, *, step: str) -> "JobReporter":
+    async def of(self, job: ForJob, *, step: str, store: ArtifactStore) -> "JobReporter":
         if self._dispatcher is None:
             # Asks the controller, so not in the loop.
             self._dispatcher = await asyncio.to_thread(serve.get_deployment_handle, DISPATCHER, app_name=API)
-        return JobReporter(job, step=step, stage=self._stage, dispatcher=self._dispatcher)
+        return JobReporter(job, step=step, stage=self._stage, store=store, dispatcher=self._dispatcher)
 
 
 class JobReporter:
     """Of one step of one job. What it is told in the worker's thread it sends from the event loop in which it was made."""
 
-    def __init__(self, job: ForJob, *, step: str, stage: str, dispatcher: DeploymentHandle) -> None:
-        self._job, self._step, self._stage, self._dispatcher = job, step, stage, dispatcher
+    def __init__(self, job: ForJob, *, step: str, stage: str, store: ArtifactStore, dispatcher: DeploymentHandle) -> None:
+        self._job, self._step, self._stage, self._store, self._dispatcher = job, step, stage, store, dispatcher
         self._loop = asyncio.get_running_loop()
         self._previews = 0
         self._refused: Callable[[], None] = lambda: None
@@ -56,7 +56,7 @@ class JobReporter:
     def show(self, frames: Any) -> None:
         """Puts a moving picture of what is coming where clients find it."""
         claim = self._job.claim
-        ArtifactStore(self._job.artifacts).put(preview_key(claim.id, claim.attempt), encode_preview(frames))
+        self._store.put(preview_key(claim.id, claim.attempt), encode_preview(frames))
         self._previews += 1
 
     def end(self, receipt: Receipt, *, kept_bytes: int, published: Published | None) -> None:

@@ -25,6 +25,7 @@ from aiprod_components.errors import AiprodError, ConfigError
 from aiprod_components.families import make_family
 from aiprod_components.families.base import Family
 from aiprod_components.stages import STAGES, stages_of
+from aiprod_components.watermarks import make_watermark
 from deployments.outgoing import OutgoingPolicy
 
 FAMILY, INGRESS = "family", "ingress"  # the root deployments of the two kinds of application
@@ -41,17 +42,20 @@ class FamilyArgs(_Strict):
     """A model family to serve.
 
     `weights` is a folder (or `random`), absent: the family's own. `loras` is a folder with more LoRAs than are with the weights.
-    `prompt_enhancer` is a `transformers` folder with a causal language model, absent: prompts stay as they are.
+    `prompt_enhancer` is a `transformers` folder with a causal language model, absent: prompts stay as they are. `watermark` marks every
+    frame: "visible", "invisible", or an operator's own as package.module:factory.
     """
 
     name: str
     weights: str | None = None
     loras: str | None = None
     prompt_enhancer: str | None = None
+    watermark: str | None = None
 
     def make(self) -> Family:
         """The family. Raises AiprodError when there is none of that name, or none without weights."""
-        return make_family(self.name, weights=self.weights, loras=self.loras, prompt_enhancer=self.prompt_enhancer)
+        options = {"loras": self.loras, "prompt_enhancer": self.prompt_enhancer, "watermark": self.watermark}
+        return make_family(self.name, weights=self.weights, **options)
 
 
 class QueueArgs(_Strict):
@@ -209,7 +213,10 @@ def _family_faults(applications: list[dict[str, Any]]) -> Iterator[str]:
         if args.get("name") != name:
             yield f"{name}.args.name is {args.get('name')!r}; a family's application bears its name"
         try:
-            yield from _stage_faults(application, FamilyArgs.model_validate(args).make())
+            made = FamilyArgs.model_validate(args).make()
+            if made.watermark is not None:
+                make_watermark(made.watermark)
+            yield from _stage_faults(application, made)
         except AiprodError as error:
             yield f"{name}.args: {error.message}"
     if [application.get("route_prefix", "/") for application in by_builder["api"]] != ["/"]:

@@ -24,7 +24,7 @@ from aiprod_components.values import Video
 from deployments.engine import Watched, run_call
 from deployments.envelope import Receipt, Sealed, merge_receipts
 from deployments.keeping import KeptStep
-from deployments.orders import Order, Publish, Published
+from deployments.orders import ForJob, Order, Publish, Published
 from deployments.publishing import publish
 from deployments.reporting import JobReporter, Reporters
 from deployments.settings import FamilyArgs, StageConfig
@@ -50,7 +50,7 @@ class StageReplica:
         """Answers a call whose inputs are keyed by their steps. Cancelled, it returns only when the thread is free again."""
         if order.job is not None and order.job.fingerprint != self._fingerprint:
             raise WeightsChangedError(f"stage {self._name} has other weights or code than the job was planned for; it is planned anew")
-        reporter = None if order.job is None else await self._reporters.of(order.job, step=order.step)
+        reporter = None if order.job is None else await self._reporter(order.job, step=order.step)
         progress = Watched(None if reporter is None else reporter.tell, count=self._count)
         if reporter is not None:
             reporter.on_refusal(progress.stop)
@@ -87,6 +87,9 @@ class StageReplica:
             published = value if isinstance(value, Published) else None
             self._shelf.keep(sealed, order.job, then=lambda size: reporter.end(receipt, kept_bytes=size, published=published))
         return sealed
+
+    async def _reporter(self, job: ForJob, *, step: str) -> JobReporter:
+        return await self._reporters.of(job, step=step, store=self._shelf.store(job.artifacts))
 
     def _publish(self, video: Video, artifacts: str, to: Publish) -> Any:
         return publish(video, store=self._shelf.store(artifacts), to=to)

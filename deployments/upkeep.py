@@ -3,10 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from deployments.jobs.records import Job
+from deployments.assigning import Assigner
 from deployments.outgoing import Outgoing
 from deployments.settings import ApiArgs, DispatcherConfig
-from deployments.storage import Storage
 from deployments.webhooks import Deliverer
 
 SWEEP_SECONDS, DELIVERY_SECONDS = 30.0, 1.0
@@ -20,8 +19,9 @@ Round = tuple[Callable[[], Awaitable[None]], float]
 class Upkeep:
     """Every dispatcher does it; the database keeps them out of each other's way."""
 
-    def __init__(self, args: ApiArgs, storage: Storage) -> None:
-        self._args, self._storage = args, storage
+    def __init__(self, args: ApiArgs, assigner: Assigner) -> None:
+        self._args, self._assigner = args, assigner
+        self._storage = storage = assigner.storage
         self._deliverer = Deliverer(storage.outbox, Outgoing(args.outgoing), storage.webhook_secret)
         self._config = DispatcherConfig()
 
@@ -42,16 +42,10 @@ class Upkeep:
     def _sweep(self) -> None:
         storage = self._storage
         for job in storage.jobs.expired(AT_ONCE):
-            remove_video(job, storage=storage)
+            self._assigner.remove(job)
             storage.jobs.purge([job.id])
         for step in storage.kept.least_used(self._args.cache.max_bytes, AT_ONCE, IN_USE_SECONDS):
             # First the index: a job that finds it there may read it.
             storage.kept.forget(step.scope, [step.identity])
             storage.artifacts.delete(step.location)
         storage.outbox.purge(DELIVERIES_KEPT_SECONDS)
-
-
-def remove_video(job: Job, *, storage: Storage) -> None:
-    """All files of a job, and its video from among the results that answer the same request."""
-    storage.kept.forget_location(f"videos/{job.id}/")
-    storage.artifacts.delete_under(f"videos/{job.id}")

@@ -2,7 +2,7 @@
 
 from jaxtyping import install_import_hook
 
-CHECKED = ("values", "diffusion", "kernels", "media", "models", "stages")
+CHECKED = ("values", "diffusion", "kernels", "media", "models", "stages", "watermarks")
 
 # Before anything imports them: a module that is loaded already stays unchecked.
 install_import_hook([f"aiprod_components.{name}" for name in CHECKED], "beartype.beartype")

@@ -130,7 +130,8 @@ class Routes:
         try:
             video = await self._service.wait(video_id, caller=caller)
         except asyncio.CancelledError:
-            await asyncio.shield(self._given_up(video_id, caller))
+            if not created.replayed:  # else somebody else may wait for it
+                await asyncio.shield(self._given_up(video_id, caller))
             raise
         if video["status"] != COMPLETED:
             return _unmade(video)

@@ -16,6 +16,7 @@ from deployments.api.grpc import GrpcFace, add_grpc_methods
 from deployments.api.http import Surroundings, health_of, make_app
 from deployments.api.service import Dispatchers, VideoService
 from deployments.api.wire import Wire
+from deployments.assigning import Assigner
 from deployments.auth import Authenticator
 from deployments.outgoing import Outgoing
 from deployments.settings import ApiArgs
@@ -36,10 +37,11 @@ class Ingress:
         self._families = {family.name: family.make() for family in args.families}
         self._wire = Wire(self._families)
         self._dispatcher, self._local_only = dispatcher, not args.keys
+        self._waking: set[asyncio.Future[None]] = set()
         storage = open_storage(args)
         self._service = VideoService(
             self._wire,
-            storage,
+            Assigner(args, self._families, storage),
             authenticator=Authenticator(storage.keys, are_needed=args.keys, rate=args.rate),
             dispatchers=Dispatchers(self._wake, self._cancel),
             outgoing=Outgoing(args.outgoing),
@@ -52,9 +54,9 @@ class Ingress:
 
     async def _wake(self) -> None:
         """Not waited for: the dispatcher looks by itself too."""
-        response = self._dispatcher.wake.remote()
-        task = asyncio.ensure_future(_quietly(response))
-        task.add_done_callback(lambda done: done.exception())
+        task = asyncio.ensure_future(_quietly(self._dispatcher.wake.remote()))
+        self._waking.add(task)  # else nobody holds it
+        task.add_done_callback(self._waking.discard)
 
     async def _cancel(self, job_id: str) -> None:
         try:
@@ -76,13 +78,15 @@ class Ingress:
 
     async def _describe(self, family: str, application: Any) -> dict[str, Any]:
         deployments = {} if application is None else application.deployments
-        replicas = {
-            name: sum(d.replica_states.values()) if (d := deployments.get(name)) else 0 for name in stages_of(self._families[family])
-        }
+        replicas = {name: _running(deployments.get(name)) for name in stages_of(self._families[family])}
         return {
             "status": "ABSENT" if application is None else application.status.value,
             "stages": [{"name": name, "replicas": count, **await _activity(family, name, count)} for name, count in replicas.items()],
         }
+
+
+def _running(deployment: Any) -> int:
+    return 0 if deployment is None else deployment.replica_states.get("RUNNING", 0)
 
 
 async def _quietly(response: Any) -> None:

@@ -19,11 +19,10 @@ from deployments.api.sources import Sources
 from deployments.api.watching import Watcher
 from deployments.api.wire import Asked, Wire
 from deployments.artifacts import preview_key, upload_key
+from deployments.assigning import Assigner
 from deployments.auth import Authenticator, Caller
 from deployments.jobs.records import COMPLETED, FINAL, IN_PROGRESS, Job, NewJob
 from deployments.outgoing import Outgoing
-from deployments.storage import Storage
-from deployments.upkeep import remove_video
 
 MOST_LISTED = 100
 
@@ -54,8 +53,11 @@ class Dispatchers:
 class VideoService:
     """Every operation on videos. Raises AiprodErrors only."""
 
-    def __init__(self, wire: Wire, storage: Storage, *, authenticator: Authenticator, dispatchers: Dispatchers, outgoing: Outgoing) -> None:
-        self._wire, self._storage, self._dispatchers, self._outgoing = wire, storage, dispatchers, outgoing
+    def __init__(
+        self, wire: Wire, assigner: Assigner, *, authenticator: Authenticator, dispatchers: Dispatchers, outgoing: Outgoing
+    ) -> None:
+        self._wire, self._assigner, self._dispatchers, self._outgoing = wire, assigner, dispatchers, outgoing
+        self._storage = storage = assigner.storage
         self._sources = Sources(wire, storage)
         self._watcher = Watcher(storage.jobs)
         self._authenticator = authenticator
@@ -120,7 +122,7 @@ class VideoService:
             raise _not_found(video_id)
         if job.status == IN_PROGRESS:
             await self._dispatchers.cancel(job.id)
-        await asyncio.to_thread(remove_video, job, storage=self._storage)
+        await asyncio.to_thread(self._assigner.remove, job)
         return {"id": job.id, "object": "video.deleted", "deleted": True}
 
     async def watch(self, video_id: str, *, caller: Caller) -> AsyncIterator[Event]:

@@ -51,7 +51,10 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Takes SQLite's one write lock at once, so never within another. Raises UnavailableError."""
+        """Takes SQLite's one write lock at once, so never within another.
+
+        Raises UnavailableError; only a commit whose answer was lost may have taken place all the same.
+        """
         with _explained(), self._writer.begin() as connection:
             yield connection
 

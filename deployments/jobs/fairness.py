@@ -35,7 +35,7 @@ from deployments.jobs.transitions import apply, change
 def claim_next(connection: Connection, owner: str, *, lease_seconds: float, families: Collection[str], limits: QueueLimits) -> Job | None:
     """The next job of these families, held by `owner` for so long; None when nothing waits that may run."""
     virtual_time = connection.scalars(select(fairness.c.virtual_time).with_for_update()).one()
-    for turn in connection.execute(_turns(sorted(families), virtual_time=virtual_time, limits=limits)).all():
+    for turn in connection.execute(_turns(sorted(set(families)), virtual_time=virtual_time, limits=limits)).all():
         # Passed over when somebody cancels it at this moment.
         where = _waiting(turn.tenant, turn.family)
         first = select(jobs.c.id).where(where).order_by(jobs.c.rank, jobs.c.id).limit(1).with_for_update(skip_locked=True)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Integer, Text, and_, column, delete, func, or_, select, tuple_, values
+from sqlalchemy import ColumnElement, Integer, and_, column, delete, func, or_, select, tuple_, values
 
 from aiprod_components.errors import ConflictError, NotFoundError
 from deployments.jobs import fairness, transitions
@@ -12,7 +12,7 @@ from deployments.jobs.clock import Clock
 from deployments.jobs.database import Database
 from deployments.jobs.outbox import announce
 from deployments.jobs.records import CANCELLED, FINAL, IN_PROGRESS, LIVE, QUEUED, Changes, Claim, Job, NewJob, QueueLimits
-from deployments.jobs.tables import is_claimed, is_queued, jobs
+from deployments.jobs.tables import Words, is_claimed, is_queued, jobs
 from deployments.jobs.transitions import JOB, WAITING, change, end, held
 
 Receipts = list[dict[str, Any]]
@@ -40,7 +40,7 @@ class JobStore:
         """What is not any more as it was at these versions."""
         if not versions:
             return Changes([], set())
-        asked = values(column("id", Text), column("version", Integer), name="seen").data(list(versions.items())).cte("asked")
+        asked = values(column("id", Words), column("version", Integer), name="seen").data(list(versions.items())).cte("asked")
         now = select(asked.c.id.label("asked"), *JOB).select_from(asked.outerjoin(jobs, jobs.c.id == asked.c.id))
         with self._database.read() as connection:
             rows = connection.execute(now.where(or_(jobs.c.id.is_(None), jobs.c.version != asked.c.version))).mappings().all()

@@ -3,6 +3,7 @@
 A change here needs a revision in `migrations/versions`; a test holds the two equal.
 """
 
+import re
 from typing import Any
 
 from sqlalchemy import (
@@ -24,6 +25,7 @@ from sqlalchemy import (
 from deployments.jobs.records import FINAL, LIVE
 
 NAMES = {"pk": "pk_%(table_name)s", "ix": "ix_%(table_name)s_%(column_0_N_name)s", "ck": "ck_%(table_name)s_%(constraint_name)s"}
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 metadata = MetaData(naming_convention=NAMES)
 
 
@@ -37,6 +39,16 @@ class Real(TypeDecorator[float]):
         return None if value is None else float(value)
 
 
+class Words(TypeDecorator[str]):
+    """A text from anywhere, an id in a URL among them: what no database holds is replaced, and so equals nothing that is there."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
+        return None if value is None else UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", value)
+
+
 # Bytewise order on both databases, so that a prefix is a range.
 _PATH = Text().with_variant(Text(collation="C"), "postgresql")
 
@@ -46,11 +58,11 @@ _BUSY = {"fillfactor": "70", "autovacuum_vacuum_scale_factor": "0.02"}
 jobs = Table(
     "jobs",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("tenant", Text, nullable=False),
-    Column("status", Text, nullable=False),
-    Column("family", Text, nullable=False),
-    Column("pipeline", Text, nullable=False),
+    Column("id", Words, primary_key=True),
+    Column("tenant", Words, nullable=False),
+    Column("status", Words, nullable=False),
+    Column("family", Words, nullable=False),
+    Column("pipeline", Words, nullable=False),
     Column("created_at", Real, nullable=False),
     Column("started_at", Real),
     Column("completed_at", Real),
@@ -63,18 +75,18 @@ jobs = Table(
     Column("not_before", Real, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("lost", Integer, nullable=False),  # attempts that ended with their worker
-    Column("owner", Text),
+    Column("owner", Words),
     Column("lease_until", Real),
     Column("begun", Boolean, nullable=False),
-    Column("fingerprint", Text),
+    Column("fingerprint", Words),
     Column("progress", JSON, nullable=False),
     Column("stages", JSON, nullable=False),
     Column("error", JSON(none_as_null=True)),
     Column("output", JSON(none_as_null=True)),
-    Column("remixed_from", Text),
-    Column("webhook_url", Text),
-    Column("idempotency_key", Text),
-    Column("body_hash", Text),
+    Column("remixed_from", Words),
+    Column("webhook_url", Words),
+    Column("idempotency_key", Words),
+    Column("body_hash", Words),
     Column("version", Integer, nullable=False),
     CheckConstraint(f"status IN {(*LIVE, *FINAL)}", name="status"),
     CheckConstraint("cost > 0", name="cost"),
@@ -102,7 +114,7 @@ fairness = Table(
 tenants = Table(
     "tenants",
     metadata,
-    Column("tenant", Text, primary_key=True),
+    Column("tenant", Words, primary_key=True),
     Column("weight", Real),
     Column("max_queued", Integer),
     Column("max_running", Integer),
@@ -114,7 +126,7 @@ tenants = Table(
 spending = Table(
     "spending",
     metadata,
-    Column("tenant", Text, primary_key=True),
+    Column("tenant", Words, primary_key=True),
     Column("hour", Integer, primary_key=True, autoincrement=False),  # since 1970
     Column("cost", Real, nullable=False),
 )
@@ -122,11 +134,11 @@ spending = Table(
 api_keys = Table(
     "api_keys",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("tenant", Text, nullable=False),
-    Column("name", Text, nullable=False),
+    Column("id", Words, primary_key=True),
+    Column("tenant", Words, nullable=False),
+    Column("name", Words, nullable=False),
     Column("scopes", JSON, nullable=False),
-    Column("hash", Text, nullable=False),
+    Column("hash", Words, nullable=False),
     Column("created_at", Real, nullable=False),
     Column("expires_at", Real),
     Column("revoked_at", Real),
@@ -136,22 +148,22 @@ Index(None, api_keys.c.hash, unique=True)
 outbox = Table(
     "outbox",
     metadata,
-    Column("id", Text, primary_key=True),  # the event's
-    Column("tenant", Text, nullable=False),
-    Column("url", Text, nullable=False),
+    Column("id", Words, primary_key=True),  # the event's
+    Column("tenant", Words, nullable=False),
+    Column("url", Words, nullable=False),
     Column("payload", JSON, nullable=False),
     Column("created_at", Real, nullable=False),
     Column("tries", Integer, nullable=False),
     Column("due_at", Real),  # null: given up
-    Column("error", Text),
+    Column("error", Words),
 )
 Index(None, outbox.c.due_at)
 
 kept_steps = Table(
     "kept_steps",
     metadata,
-    Column("scope", Text, primary_key=True),
-    Column("identity", Text, primary_key=True),
+    Column("scope", Words, primary_key=True),
+    Column("identity", Words, primary_key=True),
     Column("location", _PATH, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("meta", JSON, nullable=False),

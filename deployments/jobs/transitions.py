@@ -82,7 +82,10 @@ def retry(
 def reap(connection: Connection, *, max_attempts: int, kept_seconds: float) -> list[Job]:
     """What became of the jobs whose lease has expired. A row that somebody renews or ends just now is left to them."""
     expired = select(jobs.c.id).where(is_claimed, jobs.c.lease_until < Clock()).with_for_update(skip_locked=True)
-    lost = jobs.c.id.in_(list(connection.scalars(expired)))
+    ids = list(connection.scalars(expired))
+    if not ids:
+        return []
+    lost = jobs.c.id.in_(ids)
     error = {"code": "worker_lost", "message": f"{max_attempts} workers in turn stopped while they made this video; try it once more"}
     used_up = and_(lost, jobs.c.lost + 1 >= max_attempts)
     failed = end(connection, used_up, {**failure(error, kept_seconds), "lost": jobs.c.lost + 1})

@@ -13,6 +13,7 @@ from aiprod_components.families import make_family
 from deployments.api.http import Surroundings, make_app
 from deployments.api.service import Dispatchers, VideoService
 from deployments.api.wire import Wire
+from deployments.assigning import Assigner
 from deployments.auth import Authenticator
 from deployments.jobs.records import Claim, Job
 from deployments.outgoing import Outgoing
@@ -81,7 +82,7 @@ def make_desk(tmp_path: Path) -> MakeDesk:
 
         service = VideoService(
             WIRE,
-            storage,
+            Assigner(args, WIRE.families, storage),
             authenticator=Authenticator(storage.keys, are_needed=args.keys, rate=args.rate),
             dispatchers=Dispatchers(wake, cancel),
             outgoing=Outgoing(args.outgoing),

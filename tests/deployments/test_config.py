@@ -77,6 +77,10 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "a misspelt grpc option": (lambda c: c["grpc_options"].update(prt=1), "grpc_options.prt is not an option"),
     "a misspelt slot": (lambda c: deployments(c)["dispatcher"].update(user_config={"slot": 1}), "api.dispatcher.user_config.slot"),
+    "an unknown watermark": (
+        lambda c: [a["args"].update(watermark="stamp") for a in (c["applications"][0],)],
+        "miniature.args: ",
+    ),
     "no families": (lambda c: c["applications"][1].update(args={"families": None}), "api.args.families"),
     "no applications": (lambda c: c.pop("applications"), "is not a Ray Serve config"),
 }

@@ -31,10 +31,15 @@ def _said(task: Task, answers: Answers) -> str | None:
     try:
         answers.header(task)
     except InvalidMediaError as error:
-        assert error.field == task.field and error.message.startswith(task.field)
-        assert "did not survive" not in error.message and "takes more than" not in error.message
-        return error.message.removeprefix(task.field)
+        return _reason(task, error)
     return None
+
+
+def _reason(task: Task, error: InvalidMediaError) -> str:
+    """A refusal's words, when it is the reader's own."""
+    assert error.field == task.field and error.message.startswith(task.field)
+    assert "did not survive" not in error.message and "takes more than" not in error.message
+    return error.message.removeprefix(task.field)
 
 
 def read(kind: str, files: Iterable[bytes], *, limits: Limits) -> int:
@@ -51,8 +56,7 @@ def _is_read(task: Task, answers: Answers) -> bool:
         try:
             header = answers.header(task)
         except InvalidMediaError as error:
-            assert "did not survive" not in error.message and "takes more than" not in error.message
-            return False
+            return not _reason(task, error)
         answers.fill(task, pixels)
         left -= header.get("times", left)
     return True

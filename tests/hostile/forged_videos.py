@@ -66,12 +66,13 @@ def film(container: str = "mp4", *, frames: int = 5) -> bytes:
 
 
 @cache
-def noise(container: str = "mp4") -> bytes:
+def noise(container: str = "mp4", *, frames: int = 6) -> bytes:
     """Of many bytes, a change of which can show."""
     with tempfile.TemporaryDirectory() as folder:
-        return encoded(np.random.default_rng(0).integers(0, 256, (6, 48, 64, 3), np.uint8), Path(folder), container=container)
+        return encoded(np.random.default_rng(0).integers(0, 256, (frames, 48, 64, 3), np.uint8), Path(folder), container=container)
 
 
+@cache
 def huge() -> bytes:
     """One frame of 8K."""
     with tempfile.TemporaryDirectory() as folder:

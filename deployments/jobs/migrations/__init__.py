@@ -10,7 +10,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, text
 
 from aiprod_components.errors import ConfigError
 
@@ -35,4 +35,6 @@ def migrate(connection: Connection, *, shown: str) -> None:
             "install that version, or name another database"
         )
     if found != newest:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SET LOCAL statement_timeout = 0"))  # a large table takes its time
         command.upgrade(config, "head")

@@ -38,6 +38,14 @@ def test_somebody_elses_job_is_none(store: JobStore) -> None:
     assert store.get(job.id) == job
 
 
+def test_a_name_that_no_database_holds_is_nobodys(store: JobStore) -> None:
+    for name in ("video_\0", "\ud800"):
+        assert store.get(name) is store.get_owned(name, name) is store.cancel("ada", name) is store.delete("ada", name) is None
+        assert store.changed({name: 1}) == Changes([], {name}) and store.queue_positions([name]) == {}
+    job = create(store, idempotency_key="a\0\ud800", body_hash="h")
+    assert store.create(new_job(idempotency_key="a\0\ud800", body_hash="h")) == (job, True)
+
+
 def test_a_job_goes_from_the_queue_to_its_video(store: JobStore) -> None:
     waiting = create(store)
     working = claim(store)
