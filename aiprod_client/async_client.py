@@ -12,7 +12,7 @@ import httpx
 
 from aiprod_client.calls import PARTING_SECONDS, Calls
 from aiprod_client.connecting import DIRECT, http_arguments, http_options, no_answer_of, server_url
-from aiprod_client.effects import Ask, Close, Course, Effect, Emit, Ended, Flow, Open, Read, Request, Sleep, Tell, Work
+from aiprod_client.effects import Ask, Close, Course, Effect, Emit, Ended, Flow, Open, Read, Request, Sleep, Tell, Work, signature_of
 from aiprod_client.errors import NoAnswerError
 from aiprod_client.patience import DEFAULT_RETRIES, Retries
 from aiprod_client.video import Event, VideoJob
@@ -28,6 +28,7 @@ def _performed(call: Callable[Concatenate[Calls, P], Flow[T]]) -> Callable[Conca
     async def method(self: "AsyncClient", *args: P.args, **kwargs: P.kwargs) -> T:
         return await self.perform(call(self.calls, *args, **kwargs))
 
+    method.__signature__ = signature_of(call)  # pyright: ignore[reportAttributeAccessIssue]
     return method
 
 

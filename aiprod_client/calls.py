@@ -29,7 +29,7 @@ from aiprod_client.video import (
 from aiprod_client.watching import follow
 
 RUNNING, DEPLOY_FAILED = "RUNNING", "DEPLOY_FAILED"  # an application's states that decide something
-PARTING_SECONDS = 5.0  # how long whoever leaves waits for a last answer
+PARTING_SECONDS = 10.0  # how long whoever leaves waits for a last answer; a cancellation is answered when the work has ended
 
 log = logging.getLogger("aiprod_client")
 
@@ -53,28 +53,51 @@ class Calls:
         idempotency_key: str | None = None,
     ) -> Flow[VideoJob]:
         """Asks for a video and does not wait for it. The same `idempotency_key` is the same video (absent: a new one)."""
-        more = {"webhook_url": webhook_url, "priority": priority}
-        body = settings.body(prompt) | {name: value for name, value in more.items() if value is not None}
+        body = settings.body(prompt) | _given(webhook_url, priority)
         return (yield from self._video(routes.new_video(body, key=idempotency_key)))
 
-    def remix(self, video: str | VideoJob, prompt: str, *, idempotency_key: str | None = None) -> Flow[VideoJob]:
+    def remix(
+        self,
+        video: str | VideoJob,
+        prompt: str,
+        *,
+        webhook_url: str | None = None,
+        priority: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Flow[VideoJob]:
         """Asks for a video with the settings and the seed of another one, and a prompt of its own."""
-        path = routes.path_of(video).removeprefix(routes.VIDEOS)
-        return (yield from self._video(routes.new_video({"prompt": prompt}, path=f"{path}/remix", key=idempotency_key)))
+        body = {"prompt": prompt, **_given(webhook_url, priority)}
+        return (yield from self._video(routes.new_video(body, path=f"/{routes.id_of(video)}/remix", key=idempotency_key)))
 
     def edit(
-        self, prompt: str, video: str | VideoJob | bytes, settings: VideoSettings = VideoSettings(), *, idempotency_key: str | None = None
+        self,
+        prompt: str,
+        video: str | VideoJob | bytes,
+        settings: VideoSettings = VideoSettings(),
+        *,
+        webhook_url: str | None = None,
+        priority: int | None = None,
+        idempotency_key: str | None = None,
     ) -> Flow[VideoJob]:
         """Asks for a video that follows another one: the server's, or the bytes of any."""
-        body = settings.body(prompt)
+        body = settings.body(prompt) | _given(webhook_url, priority)
         if isinstance(video, bytes):
             return (yield from self._video(routes.edit(body, video, key=idempotency_key)))
         named = {**body, "video": {"id": routes.id_of(video)}}
         return (yield from self._video(routes.new_video(named, path="/edits", key=idempotency_key)))
 
-    def extend(self, video: str | VideoJob, prompt: str, seconds: float, *, idempotency_key: str | None = None) -> Flow[VideoJob]:
+    def extend(
+        self,
+        video: str | VideoJob,
+        prompt: str,
+        seconds: float,
+        *,
+        webhook_url: str | None = None,
+        priority: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Flow[VideoJob]:
         """Asks for a video that begins as another one and goes on for some seconds more."""
-        body = {"prompt": prompt, "seconds": f"{seconds:g}", "video": {"id": routes.id_of(video)}}
+        body = {"prompt": prompt, "seconds": str(seconds), "video": {"id": routes.id_of(video)}, **_given(webhook_url, priority)}
         return (yield from self._video(routes.new_video(body, path="/extensions", key=idempotency_key)))
 
     def retrieve(self, video: str | VideoJob) -> Flow[VideoJob]:
@@ -185,6 +208,12 @@ class Calls:
                 yield from send(replace(cancel, timeout=PARTING_SECONDS), retries=NO_RETRIES)
         except AiprodClientError as error:
             log.warning("the video could not be cancelled: %s", error)
+
+
+def _given(webhook_url: str | None, priority: int | None) -> dict[str, Any]:
+    """Of what every creation takes, what is said."""
+    said = {"webhook_url": webhook_url, "priority": priority}
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _generated(job: VideoJob, content: Content, *, seconds: float) -> GeneratedVideo:

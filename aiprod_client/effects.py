@@ -8,7 +8,7 @@ import inspect
 import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 import httpx
 
@@ -110,6 +110,13 @@ def open_answer(request: Request) -> Flow[httpx.Response]:
 
 def read(*, timeout: float = math.inf) -> Flow[bytes | None]:
     return (yield Read(timeout))
+
+
+def signature_of(call: Callable[..., Flow[Any]]) -> inspect.Signature:
+    """As whoever has the call performed sees it: it returns what its flow does."""
+    signature = inspect.signature(call)
+    _, _, outcome = get_args(signature.return_annotation)
+    return signature.replace(return_annotation=outcome)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from aiprod_client.client import Client
 ROOT = Path(__file__).parents[1]
 SERVE = Path(sys.executable).with_name("serve")
 LOOPBACK = "127.0.0.1"
-DEFAULT_PORT = 8000
+DEFAULT_PORT, DEFAULT_GRPC_PORT = 8000, 9000
 ENVIRONMENT = {
     # Serve's replicas take pickled calls from each other on a port of every interface: without the token, nobody else's.
     "RAY_AUTH_MODE": "token",
@@ -45,33 +45,45 @@ class ServerError(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """A graph that is ready."""
+    """A graph that is ready; `grpc` is where it speaks gRPC (HOST:PORT), if its config says that it does."""
 
     url: str
+    grpc: str | None
     seconds_to_ready: float
     process: subprocess.Popen[bytes]
 
 
 @contextmanager
 def running_server(
-    config: Path, *, port: int | None, patience: float = 600.0, log: IO[bytes] | None = None, data: Path | None = None
+    config: Path,
+    *,
+    port: int | None,
+    grpc_port: int | None = None,
+    patience: float = 600.0,
+    log: IO[bytes] | None = None,
+    data: Path | None = None,
 ) -> Iterator[Server]:
     """Runs the graph in a Ray cluster of its own; its output goes to `log` (None: to this process's stderr).
 
+    `port` is instead of the config's; gRPC then has `grpc_port`, or a free one: Serve would share a port that another graph has.
     `data` is the folder of its jobs and videos, unless the config names one (None: the config's, $AIPROD_DATA, or the user's own).
 
     Raises ServerError when it does not get ready, and ConfigError when it cannot. SIGTERM ends the block as Ctrl-C does.
     """
     with tempfile.TemporaryDirectory() as folder, interruptible():
-        settings = _loopback_config(config, port=port)
+        settings = _loopback_config(config, port=port, grpc_port=grpc_port)
         chosen: int = settings["http_options"]["port"]
-        _check_port(chosen)
+        grpc: int | None = settings.get("grpc_options", {}).get("port")
+        _check_port(chosen, option="--port")
+        if grpc is not None:
+            _check_port(grpc, option="--grpc-port")
         path = Path(folder) / "serve_config.yaml"
         path.write_text(yaml.safe_dump(settings))
         process = _start(path, log=log, environment={} if data is None else {"AIPROD_DATA": str(data)})
         try:
             url = f"http://{LOOPBACK}:{chosen}"
-            yield Server(url, _wait_until_ready(url, process=process, patience=patience), process)
+            seconds = _wait_until_ready(url, process=process, patience=patience)
+            yield Server(url, None if grpc is None else f"{LOOPBACK}:{grpc}", seconds, process)
         finally:
             _stop(process)
 
@@ -82,23 +94,27 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _loopback_config(config: Path, *, port: int | None) -> dict[str, Any]:
+def _loopback_config(config: Path, *, port: int | None, grpc_port: int | None) -> dict[str, Any]:
     if find_spec("ray") is None:
         raise ServerError("ray is not installed; install it with: pip install 'ray[serve]'")
     from deployments.graph import check_config  # Ray takes seconds to import, and may not be there
 
     settings = check_config(config)
-    http = settings.get("http_options") or {}
-    return {**settings, "http_options": {**http, "host": LOOPBACK, "port": port or http.get("port", DEFAULT_PORT)}}
+    http, grpc = settings.get("http_options") or {}, settings.get("grpc_options")
+    settings = {**settings, "http_options": {**http, "host": LOOPBACK, "port": port or http.get("port", DEFAULT_PORT)}}
+    if grpc:
+        chosen = grpc_port or (grpc.get("port", DEFAULT_GRPC_PORT) if port is None else free_port())
+        settings["grpc_options"] = {**grpc, "port": chosen}
+    return settings
 
 
-def _check_port(port: int) -> None:
+def _check_port(port: int, *, option: str) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
         except OSError as error:
-            raise ServerError(f"port {port} is taken; stop what listens there, or choose another with --port") from error
+            raise ServerError(f"port {port} is taken; stop what listens there, or choose another with {option}") from error
 
 
 def _start(config: Path, *, log: IO[bytes] | None, environment: dict[str, str]) -> subprocess.Popen[bytes]:

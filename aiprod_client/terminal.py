@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from aiprod_client.video import QUEUED, GeneratedVideo, StageTime, VideoJob
+from aiprod_client.video import GeneratedVideo, StageTime, VideoJob
 
 COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 # A job's fields that are shown as they are, and those that are times.
@@ -46,9 +46,9 @@ def step_bars(steps: Iterable[tuple[str, str]], *, console: Console) -> Iterator
 
 @contextmanager
 def job_bars(*, console: Console) -> Iterator[Callable[[VideoJob], None]]:
-    """A bar for each step that a job on a server has come to, and its place while it waits; what this yields is told of every change."""
+    """A bar for a server's job in percent, and one for each step that it has come to; what this yields is told of every change."""
     with Progress(*COLUMNS, console=console) as bars:
-        waiting = bars.add_task("asked", total=None)
+        whole = bars.add_task("asked", total=100)
         tasks: dict[str, TaskID] = {}
 
         def bar(step: str, stage: str) -> TaskID:
@@ -58,7 +58,7 @@ def job_bars(*, console: Console) -> Iterator[Callable[[VideoJob], None]]:
 
         def show(job: VideoJob) -> None:
             place = "" if job.queue_position is None else f", position {job.queue_position}"
-            bars.update(waiting, description=f"{job.status}{place}", visible=job.status == QUEUED)
+            bars.update(whole, description=f"{job.id} {job.status}{place}", completed=job.progress)
             for receipt in job.stages:
                 task = bar(receipt.step, receipt.stage)
                 total = bars.tasks[task].total or 1

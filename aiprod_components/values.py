@@ -3,8 +3,9 @@
 Tensors are on the CPU when a value travels; a stage moves them to its device.
 """
 
+import dataclasses
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 
 from jaxtyping import Bool, Float, UInt8
@@ -91,7 +92,7 @@ class Footage:
     """An encoded video as it was uploaded; it is known by the hash of its content. `shape` is what a check found, None before any."""
 
     data: bytes
-    shape: FootageShape | None = field(default=None, compare=False)
+    shape: FootageShape | None = dataclasses.field(default=None, compare=False)
 
     @property
     def digest(self) -> str:

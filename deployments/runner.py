@@ -72,7 +72,8 @@ def steps_to_run(plan: Plan, *, kept: Iterable[str]) -> list[Step]:
 
 async def _stop(responses: list[Any]) -> None:
     for response in responses:
-        response.cancel()
+        with suppress(Exception):  # one that could not even be sent says so here
+            response.cancel()
     # A cancelled call answers when its stage has stopped.
     endings = asyncio.gather(*(_ended(response) for response in responses))
     with suppress(asyncio.TimeoutError):

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 
-from aiprod_components.plan import Call, Input, PlanBuilder, Ref, Work, describe, fill, refs_in
+from aiprod_components.plan import Call, Input, PlanBuilder, Ref, Work, cost_of, describe, fill, refs_in
 from aiprod_components.values import LatentGrid, Picture
 
 GRID = LatentGrid(time=4, space=16, channels=64)
@@ -33,6 +33,7 @@ class Layer:
 @dataclass(frozen=True)
 class Compose(Call[str]):
     stage: ClassVar[str] = "editor"
+    weight: ClassVar[float] = 2.5
     base: Input[str]
     layers: tuple[Layer, ...] = ()
 
@@ -112,3 +113,11 @@ def test_a_plan_is_described_as_data() -> None:
     assert drawn["work"] == {"network_calls": 1, "tokens": 16, "output_bytes": 3}
     assert composed["inputs"] == ["sky"]
     assert composed["arguments"] == {"base": {"from": "sky"}, "layers": [{"picture": {"from": "sky"}, "opacity": 0.5}]}
+
+
+def test_a_plan_costs_thousands_of_token_passes_weighed_by_what_they_take():
+    steps = builder()
+    sky = steps.add("sky", Draw("sky"))
+    assert cost_of(steps.build()) == 16 / 1000
+    steps.add("all", Compose(sky, (Layer(sky, 0.5), Layer(sky, 0.5))))
+    assert cost_of(steps.build()) == (16 + 2.5 * 2 * 16) / 1000

@@ -10,6 +10,7 @@ from io import BufferedIOBase
 from typing import Any
 
 MAX_HEADER = 65_536
+MAX_ERROR = 2000  # characters of what went wrong; a file may have a say in it
 
 
 def send(pipe: BufferedIOBase, header: Mapping[str, Any], payload: bytes | memoryview = b"") -> None:

@@ -33,7 +33,7 @@ def decode_picture(data: bytes, *, field: str, most: int = MAX_PIXELS) -> Image.
     if len(data) > MAX_BYTES:
         raise InvalidMediaError(f"{field} must be at most {MAX_BYTES} bytes, got {len(data)}", field=field)
     if data.startswith(JPEG_START) and (count := _scans(data)) > MAX_SCANS:
-        raise InvalidMediaError(f"{field} must be a JPEG of at most {MAX_SCANS} scans, got {count}; save it again as PNG or JPEG", field=field)
+        raise InvalidMediaError(f"{field} must have at most {MAX_SCANS} scans, got {count}; save it again as PNG or JPEG", field=field)
     try:
         with warnings.catch_warnings():
             # Pillow warns of large pictures first; the size is checked below, before any pixel is decoded.

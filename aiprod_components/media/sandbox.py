@@ -20,12 +20,11 @@ from threading import BoundedSemaphore, Event, Timer
 from typing import Any, cast
 
 from aiprod_components.errors import InvalidMediaError, UnavailableError
-from aiprod_components.media.messages import receive, send
+from aiprod_components.media.messages import MAX_ERROR, receive, send
 
 MEMORY_BYTES = 2 << 30  # of addresses; films of 8K take half of them and more
 START_SECONDS = 60.0  # it takes a tenth of one; the machine may be busy
 END_SECONDS = 5.0  # for a child that has closed its pipe to be gone
-MAX_MESSAGE = 2000  # characters of an error
 # So many children at a time, of which each may take a processor and its memory; others wait.
 SEATS = BoundedSemaphore(os.cpu_count() or 1)
 CHILD = """
@@ -80,7 +79,7 @@ class Answers:
         if header.get("out_of_memory"):
             raise _refusal(task, f"takes more than {self._limits.memory_bytes >> 20} MiB of memory to read")
         if (message := header.get("error")) is not None:
-            raise InvalidMediaError(str(message)[:MAX_MESSAGE], field=task.field)
+            raise InvalidMediaError(str(message)[:MAX_ERROR], field=task.field)
         return header
 
     def fill(self, task: Task, buffer: memoryview) -> None:
@@ -119,21 +118,19 @@ def ask(tasks: Sequence[Task], *, limits: Limits) -> Iterator[Answers]:
 def _child(limits: Limits) -> Iterator[subprocess.Popen[bytes]]:
     """Neither what is in the environment of this process nor what is open in it goes with it."""
     told = {"cpu_seconds": limits.cpu_seconds, "memory_bytes": limits.memory_bytes}
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", CHILD, json.dumps([_import_path(), told])],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=ENVIRONMENT,
-        cwd="/",
-    )
+    command = [sys.executable, "-I", "-S", "-c", CHILD, json.dumps([_import_path(), told])]
+    pipe = subprocess.PIPE
+    try:
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=ENVIRONMENT, cwd="/")
+    except OSError as error:
+        raise _unavailable(str(error)) from error
     try:
         yield process
     finally:
         process.kill()
-        for pipe in (process.stdin, process.stdout, process.stderr):
+        for end in (process.stdin, process.stdout, process.stderr):
             with suppress(BrokenPipeError):  # of what it did not come to read
-                cast(io.BufferedIOBase, pipe).close()
+                cast(io.BufferedIOBase, end).close()
         process.wait()
 
 
@@ -169,8 +166,11 @@ def _await_ready(process: subprocess.Popen[bytes]) -> None:
     if ready is None:
         process.kill()
         told = cast(io.BufferedReader, process.stderr).read().decode(errors="replace").strip().splitlines()
-        reason = told[-1] if told else f"not ready after {START_SECONDS:g} s"
-        raise UnavailableError(f"the sandbox that reads uploads could not be started here: {reason}")
+        raise _unavailable(told[-1] if told else f"not ready after {START_SECONDS:g} s")
+
+
+def _unavailable(reason: str) -> UnavailableError:
+    return UnavailableError(f"the sandbox that reads uploads could not be started here: {reason}")
 
 
 def _give(process: subprocess.Popen[bytes], tasks: Sequence[Task]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiprod_components.errors import InvalidMediaError
 from aiprod_components.media.confine import confine
-from aiprod_components.media.messages import receive, send
+from aiprod_components.media.messages import MAX_ERROR, receive, send
 from aiprod_components.media.moments import moments
 from aiprod_components.media.probe import survey
 from aiprod_components.media.raster import MAX_PIXELS_TOGETHER, decode_picture, fit_picture
@@ -58,6 +58,7 @@ def serve(*, cpu_seconds: int, memory_bytes: int) -> None:
     confine(cpu_seconds=cpu_seconds, memory_bytes=memory_bytes)
     send(sink, {"ready": True})
     sink.flush()
+    os.close(2)  # nobody reads there any more: a file of many warnings would fill the pipe and be waited for
     tasks = []
     while (header := receive(source)) is not None:
         tasks.append((header, source.read(header["bytes"])))
@@ -73,6 +74,6 @@ def _answers(read: Callable[..., Iterator[Answer]], upload: Upload, arguments: d
     try:
         yield from read(upload, **arguments)
     except InvalidMediaError as error:
-        yield {"error": error.message}, b""
+        yield {"error": error.message[:MAX_ERROR]}, b""
     except MemoryError:
         yield {"out_of_memory": True}, b""

@@ -15,7 +15,7 @@ from aiprod_components.errors import InvalidRequestError
 
 MAX_BYTES = 35_000_000  # the largest video in base64, and some words
 MAX_VALUES = 2000  # that an honest body has, however nested
-BRACKETED = re.compile(r"(?P<outer>[^\[\]]+)\[(?P<inner>[^\[\]]+)\]")
+BRACKETED = re.compile(r"[^\[\]]+(\[[^\[\]]*\]){1,4}")
 
 
 @dataclass(frozen=True)
@@ -82,30 +82,63 @@ def check_count(fields: Any) -> None:
 
 
 def parse_form(items: list[tuple[str, str | bytes]]) -> Body:
-    """`outer[inner]=x` is the form's way to say {"outer": {"inner": "x"}}, `list[]=x` to say {"list": ["x"]}; OpenAI's client flattens
-    its `extra_body` so."""
+    """`outer[inner]=x` is the form's way to say {"outer": {"inner": "x"}}, `list[]=x` to say {"list": ["x"]}, and both together
+    `list[][inner]=x` to say {"list": [{"inner": "x"}]}; OpenAI's client flattens its `extra_body` so."""
     fields: dict[str, Any] = {}
     files: dict[str, bytes] = {}
     for name, value in items:
-        if name.endswith("[]") and isinstance(value, str):
-            listed = fields.setdefault(name[:-2], [])
-            if not isinstance(listed, list):
-                raise InvalidRequestError(f"{name[:-2]} is given twice; give it once", field=name[:-2])
-            listed.append(value)
-            continue
-        bracketed = BRACKETED.fullmatch(name)
-        outer, inner = (bracketed["outer"], bracketed["inner"]) if bracketed else (name, None)
-        nested = fields.get(outer) if inner is not None else None
-        if outer in files or (outer in fields and not (isinstance(nested, dict) and inner not in nested)):
-            raise InvalidRequestError(f"{name} is given twice; give it once", field=outer)
+        path = _path_of(name)
+        if path[0] in files or (isinstance(value, bytes) and name in fields):
+            raise _twice(name)
         if isinstance(value, bytes):
             files[name] = value
-        elif inner is not None:
-            fields[outer] = {**(nested or {}), inner: value}
         else:
-            fields[name] = value
+            _put(fields, path, value, name=name)
     check_count(fields)
     return Body(fields, files)
+
+
+def _path_of(name: str) -> list[str]:
+    """The parts of a field's name: a[b][] is a, b and the empty one, which stands for the next of a list."""
+    if not BRACKETED.fullmatch(name):
+        return [name]
+    outer, *inner = name.split("[")
+    return [outer, *(part.removesuffix("]") for part in inner)]
+
+
+def _put(into: dict[str, Any], path: list[str], value: str, *, name: str) -> None:
+    key, *rest = path
+    if not rest:
+        if key in into:
+            raise _twice(name)
+        into[key] = value
+    elif rest[0]:
+        inner = into.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise _twice(name)
+        _put(inner, rest, value, name=name)
+    else:
+        listed = into.setdefault(key, [])
+        if not isinstance(listed, list):
+            raise _twice(name)
+        _append(listed, rest[1:], value, name=name)
+
+
+def _append(listed: list[Any], path: list[str], value: str, *, name: str) -> None:
+    """A list's next value; of groups, one begins where a field comes again."""
+    if not path:
+        listed.append(value)
+        return
+    if listed and isinstance(listed[-1], dict) and (path[0] not in listed[-1] or len(path) > 1):
+        _put(listed[-1], path, value, name=name)
+        return
+    listed.append({})
+    _put(listed[-1], path, value, name=name)
+
+
+def _twice(name: str) -> InvalidRequestError:
+    field = name.partition("[")[0]
+    return InvalidRequestError(f"{name} is given twice; give it once", field=field)
 
 
 def _bounded(receive: Receive) -> Receive:

@@ -23,6 +23,7 @@ from ray.serve.grpc_util import RayServegRPCContext
 from aiprod_components import errors
 from deployments.api.body import Body
 from deployments.api.catalogue import describe_plan
+from deployments.api.content import UnsatisfiableRangeError
 from deployments.api.errors import RETRY_AFTER_SECONDS, problem, status_of
 from deployments.api.proto.aiprod.v1 import video_pb2 as pb
 from deployments.api.proto.messages import model_message, preview_message, read_body, struct_message, video_message
@@ -48,6 +49,7 @@ class VideoFailedError(errors.AiprodError):
 GRPC_STATUS: dict[type[errors.AiprodError], grpc.StatusCode] = {
     errors.AiprodError: grpc.StatusCode.INTERNAL,
     errors.InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    UnsatisfiableRangeError: grpc.StatusCode.OUT_OF_RANGE,
     errors.UnknownModelError: grpc.StatusCode.NOT_FOUND,
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
@@ -348,7 +350,7 @@ def _check_completed(record: dict[str, Any]) -> None:
 def _range(request: pb.DownloadVideoRequest, *, size: int) -> tuple[int, int]:
     """First byte and the one after the last."""
     if not 0 <= request.offset <= size:
-        raise errors.InvalidRequestError(f"offset must be from 0 to {size}, the file's size, got {request.offset}", field="offset")
+        raise UnsatisfiableRangeError(f"offset must be from 0 to {size}, the file's size, got {request.offset}", field="offset")
     if request.length < 0:
         raise errors.InvalidRequestError(f"length must be at least 0, got {request.length}; leave it out for all", field="length")
     return request.offset, min(request.offset + request.length, size) if request.HasField("length") else size

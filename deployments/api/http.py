@@ -41,12 +41,12 @@ CREATED = answers({JSON: ref("Video")}, 400, 404, 409, 413, 415, 422)
 class Surroundings:
     """What the routes ask the cluster: the applications' states, and the graph with its queues.
 
-    With `local_only` they answer clients on this machine alone, whatever address the proxy listens on.
+    With `keys` every request needs one; without, clients on this machine alone are answered, whatever address the proxy listens on.
     """
 
     applications: Callable[[], Awaitable[dict[str, str]]]
     graph: Callable[[], Awaitable[dict[str, Any]]]
-    local_only: bool
+    keys: bool
 
 
 def make_app(service: VideoService, wire: Wire, surroundings: Surroundings) -> FastAPI:
@@ -78,7 +78,7 @@ class Routes:
         asks = takes("VideoRequest", "VideoForm")
 
         def add(method: str, path: str, act: Callable[..., Any], responses: dict[int | str, dict[str, Any]], **more: Any) -> None:
-            secured = {} if path in ("/healthz", "/readyz") else {"security": [{"key": []}]}
+            secured = {"security": [{"key": []}]} if self._surroundings.keys and path.startswith("/v1/") else {}
             extra = {**secured, **more}
             app.add_api_route(path, act, methods=[method], response_class=Response, responses=responses, openapi_extra=extra)
 
@@ -214,7 +214,7 @@ class Routes:
         return caller, await read_body(request)
 
     async def _caller(self, request: Request, scope: str) -> Caller:
-        if self._surroundings.local_only and not is_loopback(request.client.host if request.client else ""):
+        if not self._surroundings.keys and not is_loopback(request.client.host if request.client else ""):
             raise UnauthenticatedError("without API keys this server answers its own machine alone; start it with keys: true")
         return await self._service.authenticate(request.headers.get("authorization"), scope=scope)
 

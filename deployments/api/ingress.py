@@ -36,7 +36,7 @@ class Ingress:
         check_reach(args)
         self._families = {family.name: family.make() for family in args.families}
         self._wire = Wire(self._families)
-        self._dispatcher, self._local_only = dispatcher, not args.keys
+        self._dispatcher, self._keys = dispatcher, args.keys
         self._waking: set[asyncio.Future[None]] = set()
         storage = open_storage(args)
         self._service = VideoService(
@@ -47,10 +47,10 @@ class Ingress:
             outgoing=Outgoing(args.outgoing),
         )
 
-        self.grpc_face = GrpcFace(self._service, models=list_models(self._wire), health=self._health, local_only=self._local_only)
+        self.grpc_face = GrpcFace(self._service, models=list_models(self._wire), health=self._health, local_only=not args.keys)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return make_app(self._service, self._wire, Surroundings(self._applications, self._graph, local_only=self._local_only))
+        return make_app(self._service, self._wire, Surroundings(self._applications, self._graph, keys=self._keys))
 
     async def _wake(self) -> None:
         """Not waited for: the dispatcher looks by itself too."""

@@ -26,8 +26,8 @@ POSTGRESQL_SETTINGS = {
     "lock_timeout": "30s",
     "statement_timeout": "60s",
     "idle_in_transaction_session_timeout": "30s",
-    # Every query that may see many rows has an index in its order. A queue fills faster than the server counts it anew, and a planner that
-    # takes it for empty gathers and sorts all of it: 200 ms for a claim among 100,000 jobs instead of 1.
+    # Every query that may meet many rows has an index in its order. A queue fills faster than the server counts it anew, and a planner that
+    # takes it for empty reads and sorts all of it: of 100,000 jobs a claim read 199,012 rows instead of 6.
     "enable_bitmapscan": "off",
     "enable_seqscan": "off",
     "enable_sort": "off",

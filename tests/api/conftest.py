@@ -36,7 +36,7 @@ class Desk:
 
     def client(self, key: str | None = None) -> TestClient:
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
-        return TestClient(self.app, raise_server_exceptions=False, headers=headers)
+        return TestClient(self.app, raise_server_exceptions=False, headers=headers, client=("127.0.0.1", 50_000))
 
     def key(self, tenant: str, *scopes: str) -> str:
         secret, _ = self.storage.keys.create(tenant, "test", scopes or ("read", "write"), None)
@@ -64,7 +64,7 @@ MakeDesk = Callable[..., Desk]
 
 @pytest.fixture
 def make_desk(tmp_path: Path) -> MakeDesk:
-    def make(*, local_only: bool = False, **settings: Any) -> Desk:
+    def make(**settings: Any) -> Desk:
         args = ApiArgs.model_validate({"families": [{"name": "miniature"}], "data": str(tmp_path), **settings})
         storage = open_storage(args)
 
@@ -87,7 +87,7 @@ def make_desk(tmp_path: Path) -> MakeDesk:
             dispatchers=Dispatchers(wake, cancel),
             outgoing=Outgoing(args.outgoing),
         )
-        desk = Desk(make_app(service, WIRE, Surroundings(applications, graph, local_only)), service, storage)
+        desk = Desk(make_app(service, WIRE, Surroundings(applications, graph, keys=args.keys)), service, storage)
         return desk
 
     return make

@@ -110,7 +110,7 @@ def test_nobody_gets_in_without_a_key_that_holds(make_desk: MakeDesk) -> None:
 
 
 def test_without_keys_strangers_machines_get_nothing(make_desk: MakeDesk) -> None:
-    desk = make_desk(local_only=True)
+    desk = make_desk()
     for host, status in (("127.0.0.1", 200), ("::1", 200), ("::ffff:127.0.0.1", 200), ("192.0.2.7", 401), ("testclient", 401)):
         client = TestClient(desk.app, client=(host, 5000))
         assert client.get("/v1/videos").status_code == status, host

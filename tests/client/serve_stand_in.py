@@ -25,14 +25,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 def main() -> None:
     *_, config = sys.argv
-    port = next(int(line.split()[-1]) for line in Path(config).read_text().splitlines() if line.strip().startswith("port:"))
+    _, _, options = Path(config).read_text().partition("http_options:")
+    port = next(int(line.split()[-1]) for line in options.splitlines() if line.strip().startswith("port:"))
     if code := os.environ.get("STAND_IN_EXIT"):
         sys.exit(int(code))
     note = Path(os.environ["STAND_IN_NOTE"])
     try:
         http.server.HTTPServer(("127.0.0.1", port), Handler).serve_forever()
     except KeyboardInterrupt:
-        note.write_text("ended in order")
+        data = os.environ.get("AIPROD_DATA")
+        note.write_text("ended in order" + (f", with its data in {data}" if data else ""))
 
 
 if __name__ == "__main__":

@@ -164,6 +164,7 @@ def test_a_server_that_answers_is_asked(server: StandIn, tmp_path: Path) -> None
     assert path.read_bytes() == VIDEO
     assert result.stderr.startswith(f"asking {server.url}\n")
     assert ["video", "vae_decoder", "2.50"] in [line.split() for line in result.stderr.splitlines()]
+    assert re.search(rf"{next(iter(server.videos))} completed .* 100/100", result.stderr)
     assert re.search(r"prompt text_encoder .* 1/1", result.stderr)
     assert re.search(r"video vae_decoder .* 2/2", result.stderr)
     asked = {"prompt": "a red ball", "num_frames": 5, "size": "64x64", "num_inference_steps": 2, "seed": 7, "output_format": "mp4"}

@@ -93,7 +93,7 @@ def test_new_videos_are_made_of_old_ones(server: StandIn, ids: list[str]) -> Non
     assert f"aiprod jobs watch {remixed.stdout.strip()}" in remixed.stderr
     extended = run("jobs", "extend", "video_1", "and on", "--seconds", "2", "--json", server=server.url)
     assert json.loads(extended.stdout)["status"] == "queued"
-    assert server.bodies("POST /v1/videos/extensions") == [{"prompt": "and on", "seconds": "2", "video": {"id": "video_1"}}]
+    assert server.bodies("POST /v1/videos/extensions") == [{"prompt": "and on", "seconds": "2.0", "video": {"id": "video_1"}}]
 
 
 def test_a_server_that_is_not_there_is_a_failure() -> None:

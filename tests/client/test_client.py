@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from aiprod_client import AiprodClientError, AsyncClient, Client, JobProgress, StageTime, VideoSettings
+from aiprod_client import AiprodClientError, AsyncClient, Client, JobProgress, StageTime, VideoJob, VideoSettings
 from aiprod_client.calls import Calls
 from tests.client.either import Connect
 from tests.client.stand_in import VIDEO, Answer, StandIn, json_answer, problem
@@ -75,12 +75,13 @@ def test_videos_are_made_of_videos(server: StandIn, connect: Connect) -> None:
         job = client.create("a red ball")
         assert client.remix(job, "a blue ball").remixed_from_video_id == job.id
         client.edit("a blue ball", job.id, VideoSettings(seed=3))
-        client.extend(job, "and on", 2.5)
+        client.extend(job, "and on", 2.5, priority=-1, webhook_url="https://me.example/done")
     _, *made = [(received.call, received.body) for received in server.received]
+    more = {"priority": -1, "webhook_url": "https://me.example/done"}
     assert made == [
         (f"POST /v1/videos/{job.id}/remix", {"prompt": "a blue ball"}),
         ("POST /v1/videos/edits", {"prompt": "a blue ball", "seed": 3, "video": {"id": job.id}}),
-        ("POST /v1/videos/extensions", {"prompt": "and on", "seconds": "2.5", "video": {"id": job.id}}),
+        ("POST /v1/videos/extensions", {"prompt": "and on", "seconds": "2.5", "video": {"id": job.id}, **more}),
     ]
 
 
@@ -294,3 +295,4 @@ def test_both_clients_have_every_call_with_its_parameters(kind: type[Client] | t
             offered = getattr(kind, name)
             assert list(inspect.signature(offered).parameters) == list(inspect.signature(call).parameters)
             assert offered.__doc__ == call.__doc__
+    assert inspect.signature(kind.create).return_annotation is VideoJob

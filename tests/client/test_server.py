@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import yaml
 
 from aiprod_client import Client, server
 from aiprod_client.server import LOOPBACK, ServerError, free_port, running_server
@@ -25,6 +26,7 @@ def note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     executable.write_text(f'#!/bin/sh\nexec {sys.executable} -S {ROOT}/tests/client/serve_stand_in.py "$@"\n')
     executable.chmod(executable.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(server, "SERVE", executable)
+    monkeypatch.delenv("AIPROD_DATA", raising=False)
     monkeypatch.setenv("STAND_IN_NOTE", str(tmp_path / "note"))
     return tmp_path / "note"
 
@@ -62,6 +64,35 @@ def test_the_port_of_the_config_gives_way() -> None:
     port = free_port()
     with running_server(CONFIG, port=port) as running:
         assert running.url == f"http://{LOOPBACK}:{port}"
+
+
+def test_grpc_has_a_port_of_its_own_where_http_has_another() -> None:
+    """Serve would share the config's with a graph that has it, and each would get calls of the other."""
+    config_port = yaml.safe_load(CONFIG.read_text())["grpc_options"]["port"]
+    with running_server(CONFIG, port=free_port()) as running:
+        assert running.grpc not in (None, f"{LOOPBACK}:{config_port}")
+    grpc_port = free_port()
+    with running_server(CONFIG, port=free_port(), grpc_port=grpc_port) as running:
+        assert running.grpc == f"{LOOPBACK}:{grpc_port}"
+
+
+def test_a_port_of_grpc_that_is_taken_is_said_before_anything_starts(note: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(ServerError, match=f"port {port} is taken; .* with --grpc-port"),
+            running_server(CONFIG, port=free_port(), grpc_port=port),
+        ):
+            pass
+    assert not note.exists()
+
+
+def test_the_folder_of_its_videos_is_told_to_the_graph(note: Path, tmp_path: Path) -> None:
+    with running_server(CONFIG, port=free_port(), data=tmp_path / "videos"):
+        pass
+    assert note.read_text() == f"ended in order, with its data in {tmp_path / 'videos'}"
 
 
 def test_an_application_that_cannot_start_ends_the_wait(note: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,12 @@ def test_responses_go_from_step_to_step_and_only_the_last_is_awaited() -> None:
     assert not any(response.cancelled for response in graph.responses.values())
 
 
+def test_a_response_that_cannot_be_cancelled_does_not_hide_what_went_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Response, "cancel", lambda self: (_ for _ in ()).throw(ACTOR_DIED))
+    with pytest.raises(UnavailableError):
+        asyncio.run(run_plan(make_plan(), handles=Graph(ACTOR_DIED).handles))
+
+
 def test_cancelling_the_caller_cancels_every_step() -> None:
     graph = Graph(None)
 

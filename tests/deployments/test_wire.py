@@ -16,6 +16,7 @@ from aiprod_components.calls import DecodeVideo, Denoise, Guidance, Sampling
 from aiprod_components.errors import AiprodError, InvalidMediaError, InvalidRequestError, UnknownModelError
 from aiprod_components.families import make_family
 from aiprod_components.families.base import Family
+from aiprod_components.media import sandbox
 from aiprod_components.pipelines import PIPELINES
 from aiprod_components.pipelines.base import GuidedRequest, VideoRequest
 from aiprod_components.plan import PlanBuilder
@@ -100,11 +101,11 @@ def test_keyframes_name_the_files_of_their_body() -> None:
 
 
 def test_a_file_that_several_keyframes_name_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[Any] = []
-    monkeypatch.setattr(Image, "open", lambda *file, _open=Image.open, **kinds: opened.append(file) or _open(*file, **kinds))
+    given: list[sandbox.Task] = []
+    monkeypatch.setattr(sandbox, "_give", lambda child, tasks, give=sandbox._give: given.extend(tasks) or give(child, tasks))
     sent = json.dumps([{"frame": frame, "file": "k"} for frame in range(0, 33, 4)])
     assert len(calls_named("keyframe", asked_by_form(("keyframes", sent), ("k", picture())))) == 2
-    assert len(opened) == 1
+    assert len(given) == 1
 
 
 CONTENT_TYPES = {

@@ -100,6 +100,12 @@ def with_exif(offset: int) -> bytes:
     return drawn("JPEG", exif=exif)
 
 
+def with_tags(count: int) -> bytes:
+    """An EXIF of tags that each say that they are somewhere beyond the end, which a reader may warn of one by one."""
+    tags = b"".join(struct.pack("<HHII", number % 65_536, 4, 100, 2**31 + number) for number in range(count))
+    return png(chunk(b"eXIf", b"II*\0" + struct.pack("<IH", 8, count) + tags + bytes(4)), PIXELS)
+
+
 def saved(format: str) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(file, format)
@@ -130,6 +136,7 @@ PICTURES: dict[str, tuple[Callable[[], bytes], str | None]] = {
     "a JPEG with a script": (lambda: with_comment(SCRIPT), None),
     "a JPEG that begins as a page": (lambda: with_comment(b"<html>" + SCRIPT + b"<!--"), None),
     "an EXIF in a circle": (lambda: with_exif(8), None),
+    "an EXIF of 65,000 faults": (lambda: with_tags(65_000), None),
     "an EXIF beyond the end": (lambda: with_exif(2**31), None),
     "a WebP of 268 million pixels": (lambda: canvas(16_383, 16_383), "make it smaller"),
     "a WebP of 169 million pixels": (lambda: canvas(13_000, 13_000), "make it smaller"),

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def others() -> Iterator[set[int]]:
     assert children() <= before
 
 
+@cache
 def large() -> bytes:
     """Half a second of work and 300 MB of memory."""
     file = io.BytesIO()
@@ -102,7 +104,7 @@ def read_all(tasks: list[Task], answers: Answers) -> None:
 @pytest.mark.parametrize(
     ("limits", "says"),
     [
-        (Limits(1, 60.0), "d[1-9] takes more than 1 s of computing to read"),
+        (Limits(1, 60.0), "d[0-9] takes more than 1 s of computing to read"),
         (Limits(60, 0.05), "d0 takes more than 0.05 s to read"),
         (Limits(60, 60.0, 300 << 20), "d0 takes more than 300 MiB of memory to read"),
     ],
@@ -181,6 +183,9 @@ def test_a_sandbox_that_cannot_start_is_no_fault_of_the_file(monkeypatch: pytest
     monkeypatch.setattr(sandbox, "CHILD", "import time; time.sleep(60)")
     monkeypatch.setattr(sandbox, "START_SECONDS", 0.5)
     with pytest.raises(UnavailableError, match=r"not ready after 0\.5 s"):
+        check_picture(picture(), field="a")
+    monkeypatch.setattr(sys, "executable", "/there/is/no/python")
+    with pytest.raises(UnavailableError, match="No such file"):
         check_picture(picture(), field="a")
 
 

@@ -11,7 +11,7 @@ from aiprod_components.diffusion.schedulers import SCHEDULERS
 from aiprod_components.errors import AiprodError, InvalidRequestError, UnknownModelError
 from aiprod_components.families import make_family
 from aiprod_components.pipelines import PIPELINES, parse_request
-from aiprod_components.plan import Plan, Ref, describe
+from aiprod_components.plan import Plan, Ref, cost_of, describe
 from aiprod_components.values import Footage, Picture, VideoShape
 from tests.bodies import footage
 
@@ -239,6 +239,14 @@ def test_without_guidance_there_is_no_negative_prompt_and_half_the_network_calls
 
 def test_the_same_request_gives_the_same_plan():
     assert plan_of() == plan_of()
+
+
+def test_a_video_costs_more_with_every_frame_step_and_pixel_and_as_much_with_each_chunk():
+    smallest_first = [{"num_frames": 1}, {}, {"num_inference_steps": 60}, {"width": 256}]
+    costs = [cost_of(plan_of(**asked)) for asked in smallest_first]
+    assert costs[0] > 0 and costs == sorted(set(costs))
+    two, five, eight = (cost_of(plan_of(num_frames=9 + 24 * chunks)) for chunks in (2, 5, 8))
+    assert eight - five == pytest.approx(five - two, rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ class StandInJob:
 
 @dataclass
 class StandIn:
-    """What the stand-in is told and remembers. `pace` is what a denoising step takes, in seconds; with a `key` it wants that; every
+    """What the stand-in is told and remembers. `pace` is what a step of 33 frames takes, in seconds; with a `key` it wants that; every
     event stream breaks after `cut_after` events."""
 
     pace: float = 0.03
@@ -140,7 +140,7 @@ class StandIn:
             job.change(current=current, progress=int(100 * (share[0] + share[1] * done / count)))
             if sampling and done % 3 == 0:
                 job.preview = preview(job.frames, noise=1 - done / count if step.name == "draft" else 0.1)
-            await asyncio.sleep(self.pace)
+            await asyncio.sleep(self.pace * job.video["num_frames"] / 33)
         times = {"queued_seconds": 0.004 + self.pace / 10, "run_seconds": time.perf_counter() - started}
         receipt = {"step": step.name, "stage": step.call.stage, "replica": "a1b2", "cache_hit": False, "attempt": 1, **times}
         job.change(stages=[*job.video["stages"], receipt])
@@ -164,8 +164,15 @@ def _video(asked: Asked, *, source: str | None, created: int) -> dict[str, Any]:
         "seconds": f"{request.num_frames / request.frame_rate:g}", "size": f"{request.width}x{request.height}",
         "num_frames": request.num_frames, "fps": request.frame_rate, "seed": request.seed, "status": "queued", "error": None,
         "remixed_from_video_id": source, "priority": 0, "queue_position": None, "current": None, "stages": [],
-        "cost": describe_plan(asked)["totals"]["tokens"] / 1000, "media_type": None, "frames_sha256": None,
+        "cost": sum(step["cost"] for step in planned(asked)["steps"]), "media_type": None, "frames_sha256": None,
     }  # fmt: skip
+
+
+def planned(asked: Asked) -> dict[str, Any]:
+    """The plan with what each step costs."""
+    plan = describe_plan(asked)
+    steps = [{**step, "cost": step["work"]["network_calls"] * step["work"]["tokens"] / 1000} for step in plan["steps"]]
+    return {**plan, "steps": steps}
 
 
 def draw(asked: Asked) -> torch.Tensor:
@@ -311,7 +318,7 @@ def _add_videos(app: FastAPI, stand_in: StandIn) -> None:
 def _add_the_rest(app: FastAPI, stand_in: StandIn) -> None:
     @app.post("/v1/plans")
     async def plan(request: Request) -> Any:
-        return describe_plan(await asyncio.to_thread(the_wire().read, await read_body(request)))
+        return planned(await asyncio.to_thread(the_wire().read, await read_body(request)))
 
     @app.get("/v1/models")
     async def models() -> Any:

@@ -213,7 +213,7 @@ def test_the_code_that_is_copied_makes_the_video(open_page: Open, stand_in: Stan
     if "openai" in language:
         pytest.importorskip("openai")
     page = open_page(stand_in.url)
-    page.get_by_label("What should happen?").fill("a ball that's \"big\" bounces")
+    page.get_by_label("What should happen?").fill('a ball that\'s "big" bounces')
     page.locator("summary", has_text="Guidance").click()
     page.get_by_label("Skip guidance").check()
     page.locator("#field-skip_guidance-scale").fill("1.5")
@@ -231,7 +231,7 @@ def test_the_code_that_is_copied_makes_the_video(open_page: Open, stand_in: Stan
     assert (tmp_path / "video.mp4").read_bytes()[4:8] == b"ftyp"
     (job,) = stand_in.jobs.values()
     request = job.asked.request.model_dump()
-    assert (request["prompt"], request["num_frames"], request["seed"]) == ("a ball that's \"big\" bounces", 9, 3)
+    assert (request["prompt"], request["num_frames"], request["seed"]) == ('a ball that\'s "big" bounces', 9, 3)
     assert request["skip_guidance"] == {"scale": 1.5, "blocks": (0,)}
     assert request["image"] is not None
 

@@ -39,8 +39,8 @@ export async function call(path, { quiet = false, ...options } = {}) {
 }
 
 export const read = async (path, options) => (await call(path, options)).json();
-export const send = (path, record, options) =>
-  read(path, { method: "POST", ...options, body: JSON.stringify(record), headers: { "content-type": "application/json", ...options?.headers } });
+export const send = (path, record) =>
+  read(path, { method: "POST", body: JSON.stringify(record), headers: { "content-type": "application/json" } });
 
 /** A video's file, under an address that an element can show; the key cannot travel with `src`. */
 export async function media(id, variant, signal) {
@@ -119,8 +119,9 @@ async function lookForServer() {
   try {
     const response = await fetch(new URL("readyz", document.baseURI), { signal: AbortSignal.timeout(10_000) });
     const { applications = {} } = await response.json().catch(() => ({}));
-    const behind = Object.entries(applications).filter(([, state]) => state !== "RUNNING").map(([name, state]) => `${name} is ${state.toLowerCase()}`);
-    const starting = response.ok ? "" : behind.join(", ") || "its parts are not there yet";
+    const behind = Object.entries(applications).filter(([, state]) => state !== "RUNNING");
+    const said = behind.map(([name, state]) => `${name} is ${state.toLowerCase()}`).join(", ");
+    const starting = response.ok ? "" : said || "its parts are not there yet";
     if (!session.online || session.starting !== starting) change({ online: true, starting });
     return response.ok;
   } catch {

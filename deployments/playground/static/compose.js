@@ -1,11 +1,12 @@
 // a draft (model, pipeline, prompt, values) <-> the form that makes videos of it, its faults, and the plan of what it would do
 import { call, read } from "./api.js";
-import { Icon, count, html, useEffect, useMemo, useRef, useState, words } from "./view.js";
+import { Button, count, explained, html, useEffect, useMemo, useRef, useState, words } from "./view.js";
 import { Settings, focusField, placeOf } from "./form.js";
 import { Snippets } from "./snippets.js";
 import { bodyOf, check, fieldsOf, requestOf } from "./schema.js";
 
-export const EXAMPLES = ["a big red ball bounces on a navy background", "a small green star spins slowly", "a pink ring orbits on white", "a blue square moves left"];
+export const EXAMPLES = ["a big red ball bounces on a navy background", "a small green star spins slowly", "a pink ring orbits on white",
+  "a blue square moves left"];
 const PLANNING_DELAY = 400; // ms after the last key
 const PLANNING_BYTES = 4_000_000; // larger files are not sent twice
 
@@ -75,6 +76,8 @@ export function Composer({ families, draft, setDraft, made, onMade }) {
       setBusy(false);
     }
   };
+  const changed = Object.values(draft.values).some(value => value !== undefined);
+  const reset = () => setDraft(old => ({ ...old, values: {} }));
   const onKey = event => event.key === "Enter" && (event.ctrlKey || event.metaKey) && submit(event);
   return html`
     <form class="composer" aria-labelledby="compose-title" onSubmit=${submit} onKeyDown=${onKey} noValidate>
@@ -85,10 +88,11 @@ export function Composer({ families, draft, setDraft, made, onMade }) {
       <${Snippets} body=${body} />
       <div class="send">
         ${refusal.message && html`<p class="alert" role="alert">${refusal.message}</p>`}
-        <button class="primary" aria-describedby="foreseen" aria-busy=${busy ? "true" : undefined}>${busy ? "Creating…" : "Create video"}</button>
-        <p id="foreseen" class="help">${foreseen(plan)}</p>
-        ${Object.values(draft.values).some(value => value !== undefined) && html`
-          <button type="button" class="quiet" onClick=${() => setDraft(old => ({ ...old, values: {} }))}><${Icon} name="again" />Reset the settings</button>`}
+        <button class="primary" aria-describedby="foreseen" aria-busy=${String(busy)}>${busy ? "Creating…" : "Create video"}</button>
+        <div class="below">
+          <p id="foreseen" class="help">${foreseen(plan)}</p>
+          ${changed && html`<${Button} class="quiet" icon="again" onClick=${reset}>Reset the settings<//>`}
+        </div>
       </div>
     </form>`;
 }
@@ -119,7 +123,7 @@ function Prompt({ draft, setDraft, fault }) {
     <div class="field prompt-field ${fault ? "wrong" : ""}">
       <label for="field-prompt">What should happen?</label>
       <textarea id="field-prompt" data-path="prompt" rows="3" value=${draft.prompt} placeholder=${EXAMPLES[0]} aria-required="true"
-        aria-invalid=${fault ? "true" : undefined} aria-describedby=${fault ? "field-prompt-fault" : undefined} onInput=${e => set(e.target.value)}></textarea>
+        ...${explained(fault, "field-prompt-fault")} onInput=${e => set(e.target.value)}></textarea>
       ${fault && html`<p class="fault" id="field-prompt-fault">${fault.message}</p>`}
     </div>`;
 }
@@ -131,7 +135,9 @@ function Models({ families, family, pipeline, setDraft }) {
     <div class="field models" data-path="model">
       ${families.length > 1 && html`
         <div class="label"><label for="field-model">Model</label>
-          <select id="field-model" value=${family.id} onChange=${chooseModel}>${families.map(({ id }) => html`<option key=${id} value=${id}>${id}</option>`)}</select></div>`}
+          <select id="field-model" value=${family.id} onChange=${chooseModel}>
+            ${families.map(({ id }) => html`<option key=${id} value=${id}>${id}</option>`)}
+          </select></div>`}
       <div class="label"><label for="field-pipeline">Pipeline</label>
         <select id="field-pipeline" data-path="pipeline" value=${pipeline} aria-describedby="pipeline-help" onChange=${choosePipeline}>
           ${Object.keys(family.pipelines).map(name => html`<option key=${name} value=${name}>${words(name)}</option>`)}

@@ -1,5 +1,5 @@
 // fields, values, faults -> controls; every control carries its path, so that a fault finds its place
-import { Icon, calm, duration, html, useEffect, useMemo, useRef, words } from "./view.js";
+import { Button, Icon, IconButton, calm, duration, html, useEffect, useMemo, useRef, words } from "./view.js";
 import { applies, groupsOf } from "./schema.js";
 
 const idOf = path => `field-${path.replaceAll(".", "-")}`;
@@ -65,7 +65,8 @@ const numberOf = text => (text.trim() === "" ? undefined : isNaN(text) ? text : 
 function Text({ field, value, set, common }) {
   return html`
     <${Label} field=${field} common=${common} />
-    <input type="text" ...${common} value=${value ?? ""} placeholder=${field.initial ?? ""} onInput=${e => set(e.target.value || undefined)} />`;
+    <input type="text" ...${common} value=${value ?? ""} placeholder=${field.initial ?? ""}
+      onInput=${e => set(e.target.value || undefined)} />`;
 }
 
 /** A number in words and, where it has two ends, on a slider. */
@@ -82,8 +83,8 @@ function NumberControl({ field, value, set, common, note }) {
       ${note && html`<span class="note">${note}</span>`}
     <//>
     ${high - low <= 1000 && html`
-      <input type="range" aria-label=${field.label} min=${low} max=${high} step=${step} value=${shown ?? low} style=${{ "--at": (shown - low) / (high - low) || 0 }}
-        aria-valuetext=${String(shown ?? low)} onInput=${e => set(Number(e.target.value))} />`}`;
+      <input type="range" aria-label=${field.label} min=${low} max=${high} step=${step} value=${shown ?? low}
+        style=${{ "--at": (shown - low) / (high - low) || 0 }} onInput=${e => set(Number(e.target.value))} />`}`;
 }
 
 function Choice({ field, value, set, common }) {
@@ -93,7 +94,7 @@ function Choice({ field, value, set, common }) {
     <${Label} field=${field} common=${common}>
       <select ...${common} value=${options.indexOf(chosen)} onChange=${pick}>
         ${field.initial === undefined && html`<option value="-1">${field.required ? "Choose…" : "Automatic"}</option>`}
-        ${options.map((option, place) => html`<option key=${option} value=${place}>${typeof option === "string" ? option.replaceAll("_", " ") : option}</option>`)}
+        ${options.map((option, place) => html`<option key=${option} value=${place}>${String(option).replaceAll("_", " ")}</option>`)}
       </select>
     <//>`;
 }
@@ -101,7 +102,9 @@ function Choice({ field, value, set, common }) {
 function Toggle({ field, value, set, common }) {
   const on = value ?? field.initial ?? false;
   return html`
-    <label class="toggle"><input type="checkbox" ...${common} checked=${on} onChange=${e => set(e.target.checked)} /><span>${field.label}</span></label>`;
+    <label class="toggle">
+      <input type="checkbox" ...${common} checked=${on} onChange=${e => set(e.target.checked)} /><span>${field.label}</span>
+    </label>`;
 }
 
 function Size({ field, value, set, common }) {
@@ -132,7 +135,8 @@ function Size({ field, value, set, common }) {
 function Shape({ value }) {
   const [width, height] = value.split("x").map(Number), scale = 14 / Math.max(width, height);
   const [w, h] = [width * scale, height * scale];
-  return html`<svg class="shape" viewBox="0 0 16 16" aria-hidden="true"><rect x=${8 - w / 2} y=${8 - h / 2} width=${w} height=${h} rx="1.5" /></svg>`;
+  return html`
+    <svg class="shape" viewBox="0 0 16 16" aria-hidden="true"><rect x=${8 - w / 2} y=${8 - h / 2} width=${w} height=${h} rx="1.5" /></svg>`;
 }
 
 function Pair({ field, value, set, common }) {
@@ -143,8 +147,8 @@ function Pair({ field, value, set, common }) {
       <legend>${field.label}</legend>
       <span class="pair">
         ${both.map((number, place) => html`
-          <input type="text" inputmode="decimal" aria-label=${["Lowest", "Highest"][place]} aria-invalid=${common["aria-invalid"]} value=${number}
-            onInput=${e => put(place, numberOf(e.target.value))} />`)}
+          <input type="text" inputmode="decimal" aria-label=${["Lowest", "Highest"][place]} aria-invalid=${common["aria-invalid"]}
+            value=${number} onInput=${e => put(place, numberOf(e.target.value))} />`)}
       </span>
     </fieldset>`;
 }
@@ -183,6 +187,7 @@ function Rows({ field, path, value = [], faults, set, common }) {
   }, [value.length]);
   const put = rows => set(rows.length ? rows : undefined);
   const remove = place => { put(value.filter((_, at) => at !== place)); list.current.querySelector(".add").focus(); };
+  const add = () => { grown.current = true; put([...value, {}]); };
   const one = words(field.name).replace(/s$/, "");
   return html`
     <fieldset class="plain" ref=${list} data-path=${path} aria-describedby=${common["aria-describedby"]}>
@@ -193,28 +198,34 @@ function Rows({ field, path, value = [], faults, set, common }) {
           <${Children} fields=${field.children} at="${path}.${place}." values=${row} faults=${faults}
             set=${changed => put(value.map((old, at) => (at === place ? changed : old)))} />
           ${faults[`${path}.${place}`] && html`<p class="fault">${faults[`${path}.${place}`].message}</p>`}
-          <button type="button" class="icon-only" aria-label="Remove ${one.toLowerCase()} ${place + 1}" onClick=${() => remove(place)}><${Icon} name="close" /></button>
+          <${IconButton} icon="close" label="Remove ${one.toLowerCase()} ${place + 1}" onClick=${() => remove(place)} />
         </fieldset>`)}
-      <button type="button" class="quiet add" onClick=${() => { grown.current = true; put([...value, {}]); }}><${Icon} name="plus" />Add</button>
+      <${Button} icon="plus" class="quiet add" onClick=${add}>Add<//>
     </fieldset>`;
 }
+
+const MEDIA = {
+  picture: ["image/png,image/jpeg,image/webp", "picture", ({ url }) => html`<img src=${url} alt="" />`],
+  footage: ["video/mp4,video/quicktime,video/webm", "video", ({ url }) => html`<video src=${url} muted></video>`],
+};
 
 /** A file of one's own: chosen, or dropped on the control. */
 function Medium({ field, value, set, common }) {
   const url = useMemo(() => value && URL.createObjectURL(value), [value]);
   useEffect(() => () => url && URL.revokeObjectURL(url), [url]);
   const input = useRef(null);
-  const drop = event => { event.preventDefault(); if (event.dataTransfer.files[0]) set(event.dataTransfer.files[0]); };
+  const take = files => files[0] && set(files[0]);
+  const drop = event => { event.preventDefault(); take(event.dataTransfer.files); };
   const clear = () => { input.current.value = ""; set(undefined); input.current.focus(); };
-  const [accept, what] = field.kind === "picture" ? ["image/png,image/jpeg,image/webp", "picture"] : ["video/mp4,video/quicktime,video/webm", "video"];
+  const [accept, what, Shown] = MEDIA[field.kind];
   return html`
     <div class="drop" onDragOver=${e => e.preventDefault()} onDrop=${drop}>
       <label class="file">
-        ${!url ? html`<${Icon} name="picture" />` : what === "picture" ? html`<img src=${url} alt="" />` : html`<video src=${url} muted></video>`}
+        ${url ? html`<${Shown} url=${url} />` : html`<${Icon} name="picture" />`}
         <span>${field.label}<small>${value ? value.name : `Choose or drop a ${what}`}</small></span>
-        <input ref=${input} type="file" class="away" accept=${accept} ...${common} onChange=${e => e.target.files[0] && set(e.target.files[0])} />
+        <input ref=${input} type="file" class="away" accept=${accept} ...${common} onChange=${e => take(e.target.files)} />
       </label>
-      ${value && html`<button type="button" class="icon-only" aria-label="Remove ${value.name}" onClick=${clear}><${Icon} name="close" /></button>`}
+      ${value && html`<${IconButton} icon="close" label="Remove ${value.name}" onClick=${clear} />`}
     </div>`;
 }
 

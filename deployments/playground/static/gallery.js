@@ -1,10 +1,12 @@
 // the list of videos -> cards that open, repeat, remix, extend and delete them
-import { media } from "./api.js";
-import { Icon, html, useEffect, useResult } from "./view.js";
+import { Button, IconButton, html } from "./view.js";
 import { isLive } from "./stream.js";
-import { stateOf } from "./job.js";
+import { stateOf, useMedia } from "./job.js";
 
-const ACTIONS = [["rerun", "again", "Reuse settings"], ["remix", "remix", "Remix"], ["extend", "extend", "Extend"], ["remove", "trash", "Delete"]];
+const ACTIONS = {
+  rerun: ["again", "Reuse settings"], remix: ["remix", "Remix"], extend: ["extend", "Extend"], remove: ["trash", "Delete"],
+};
+const ALWAYS = ["rerun", "remove"];
 
 /** `act(name, video)` does what a card's button says. */
 export function Gallery({ videos, chosen, hasMore, onOpen, onMore, act }) {
@@ -13,12 +15,11 @@ export function Gallery({ videos, chosen, hasMore, onOpen, onMore, act }) {
     <ul class="cards">
       ${videos.map(video => html`<${Card} key=${video.id} video=${video} chosen=${video.id === chosen} onOpen=${onOpen} act=${act} />`)}
     </ul>
-    ${hasMore && html`<button type="button" class="quiet more" onClick=${onMore}>Show older videos</button>`}`;
+    ${hasMore && html`<${Button} class="quiet more" onClick=${onMore}>Show older videos<//>`}`;
 }
 
 function Card({ video, chosen, onOpen, act }) {
-  const done = video.status === "completed";
-  const offered = ACTIONS.filter(([name]) => done || name === "rerun" || name === "remove");
+  const offered = Object.entries(ACTIONS).filter(([name]) => video.status === "completed" || ALWAYS.includes(name));
   return html`
     <li class="card ${video.status} ${chosen ? "chosen" : ""}" data-id=${video.id}>
       <button type="button" class="open" aria-current=${chosen ? "true" : undefined} onClick=${() => onOpen(video)}>
@@ -27,17 +28,14 @@ function Card({ video, chosen, onOpen, act }) {
         <span class="about">${stateOf(video)}</span>
       </button>
       <div class="card-actions">
-        ${offered.map(([name, icon, label]) => html`
-          <button key=${name} type="button" class="icon-only" title=${label} aria-label="${label}: ${video.prompt}" onClick=${() => act(name, video)}>
-            <${Icon} name=${icon} />
-          </button>`)}
+        ${offered.map(([name, [icon, label]]) => html`
+          <${IconButton} key=${name} icon=${icon} title=${label} label="${label}: ${video.prompt}" onClick=${() => act(name, video)} />`)}
       </div>
     </li>`;
 }
 
 function Thumbnail({ video }) {
-  const { value } = useResult(signal => (video.status === "completed" ? media(video.id, "thumbnail", signal) : undefined), [video.id, video.status]);
-  useEffect(() => () => value && URL.revokeObjectURL(value.url), [value]);
+  const { value } = useMedia(video, "thumbnail");
   return html`
     <span class="thumb">
       ${value ? html`<img src=${value.url} alt="" />` : html`<span class="blank" aria-hidden="true"></span>`}

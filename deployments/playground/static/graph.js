@@ -1,7 +1,8 @@
 // stages with their queues, a plan, how far it is -> one picture: a lane for each stage, a column for each step, time to the right
 import { count, html, useEffect, useRef, useState, words } from "./view.js";
 
-const ORDER = ["prompt_enhancer", "text_encoder", "vae_encoder", "optical_flow", "denoiser", "upsampler", "refiner", "audio_decoder", "vae_decoder"];
+const ORDER = ["prompt_enhancer", "text_encoder", "vae_encoder", "optical_flow", "denoiser", "upsampler", "refiner", "audio_decoder",
+  "vae_decoder"];
 const LANE = 46, BOX = 34, PAD = 8, ROUND = 6;
 const placeOf = name => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
 
@@ -38,8 +39,9 @@ const replicasOf = ({ replicas }) => (replicas === undefined ? "" : replicas ===
 
 function spoken(stage, steps, done, current) {
   const { queued = 0, running = 0 } = stage;
-  const own = steps.filter(step => step.stage === stage.name).map(step => `${step.name} (${stateOf(step, done, current).replace("-", " ")})`);
-  const facts = [replicasOf(stage), `${running} running`, `${queued} waiting`, own.length ? `steps: ${own.join(", ")}` : "no step of this plan"];
+  const own = steps.filter(step => step.stage === stage.name);
+  const said = own.map(step => `${step.name} (${stateOf(step, done, current).replace("-", " ")})`).join(", ");
+  const facts = [replicasOf(stage), `${running} running`, `${queued} waiting`, said ? `steps: ${said}` : "no step of this plan"];
   return `${words(stage.name)}: ${facts.filter(Boolean).join(", ")}.`;
 }
 
@@ -48,14 +50,17 @@ function Picture({ stages, steps, done, current, width }) {
   const pill = Math.min(column - 14, 116), dots = pill < 54;
   const half = dots ? 6 : pill / 2;
   const lane = Object.fromEntries(stages.map((stage, place) => [stage.name, place * LANE + LANE / 2]));
-  const spots = Object.fromEntries(steps.map((step, place) => [step.name, { x: head + PAD + column * (place + 0.5), y: lane[step.stage] }]));
-  const edges = steps.flatMap(step => step.inputs.filter(name => name in spots).map(name => ({ from: name, to: step.name, state: stateOf(step, done, current) })));
+  const middle = place => head + PAD + column * (place + 0.5);
+  const spots = Object.fromEntries(steps.map(({ name, stage }, place) => [name, { x: middle(place), y: lane[stage] }]));
+  const states = Object.fromEntries(steps.map(step => [step.name, stateOf(step, done, current)]));
+  const edges = steps.flatMap(({ name, inputs }) => inputs.filter(from => from in spots).map(from => [from, name]));
   return html`
     <svg width=${width} height=${stages.length * LANE} viewBox="0 0 ${width} ${stages.length * LANE}" aria-hidden="true" focusable="false">
       ${stages.map(stage => html`<line class="lane" x1=${head} x2=${width} y1=${lane[stage.name]} y2=${lane[stage.name]} />`)}
-      ${edges.map(({ from, to, state }) => html`<path class="edge ${state}" d=${route(spots[from], spots[to], half)} />`)}
+      ${edges.map(([from, to]) => html`<path class="edge ${states[to]}" d=${route(spots[from], spots[to], half)} />`)}
       ${stages.map(stage => html`<${Stage} stage=${stage} y=${lane[stage.name]} width=${head} here=${current?.stage === stage.name} />`)}
-      ${steps.map(step => html`<${Step} step=${step} at=${spots[step.name]} half=${half} dots=${dots} current=${current} state=${stateOf(step, done, current)} />`)}
+      ${steps.map(({ name }) => html`
+        <${Step} name=${name} at=${spots[name]} half=${half} dots=${dots} current=${current} state=${states[name]} />`)}
     </svg>`;
 }
 
@@ -89,15 +94,15 @@ function Queue({ n, x, y, narrow }) {
     </g>`;
 }
 
-function Step({ step, at, half, dots, current, state }) {
+function Step({ name, at, half, dots, current, state }) {
   const share = state === "running" && current.total ? current.done / current.total : 0;
   if (dots) return html`<circle class="step ${state}" cx=${at.x} cy=${at.y} r="6" />`;
   const left = at.x - half, room = Math.floor((2 * half - 16) / 6.4);
-  const name = step.name.length > room ? `${step.name.slice(0, room - 1)}…` : step.name;
+  const shown = name.length > room ? `${name.slice(0, room - 1)}…` : name;
   return html`
     <g class="step ${state}">
       <rect x=${left} y=${at.y - 13} width=${2 * half} height="26" rx="13" />
       ${share > 0 && html`<rect class="share" x=${left} y=${at.y - 13} width=${Math.max(26, 2 * half * share)} height="26" rx="13" />`}
-      <text x=${at.x} y=${at.y + 4} text-anchor="middle">${name}</text>
+      <text x=${at.x} y=${at.y + 4} text-anchor="middle">${shown}</text>
     </g>`;
 }

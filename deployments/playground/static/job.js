@@ -1,6 +1,6 @@
 // one video as it is now -> its screen, how far it is, what can be done with it, where its time and cost went
 import { media } from "./api.js";
-import { Icon, calm, count, duration, html, useEffect, useRef, useResult, useState, words } from "./view.js";
+import { Button, Icon, calm, count, duration, explained, html, useEffect, useRef, useResult, useState, words } from "./view.js";
 import { isLive } from "./stream.js";
 
 /** Where a video stands, in a few words. */
@@ -9,24 +9,31 @@ export function stateOf({ status, queue_position: position, current, progress, s
   if (status === "completed") return frames === 1 ? "Still" : duration(Number(seconds));
   if (status !== "in_progress") return words(status);
   if (!current) return `In progress, ${progress} %`;
-  return current.total > 1 ? `${words(current.stage)}, step ${Math.min(current.done + 1, current.total)} of ${current.total}` : words(current.stage);
+  const { stage, done, total } = current;
+  return total > 1 ? `${words(stage)}, step ${Math.min(done + 1, total)} of ${total}` : words(stage);
 }
 
 /** What a screen reader is told: each stage, and each quarter of a long one. */
 export function milestoneOf(video) {
   if (video.status === "completed") return "The video is finished.";
   if (video.status === "failed") return `The video failed: ${video.error?.message ?? "no reason was given"}`;
-  const { done = 0, total = 0 } = video.current ?? {};
+  const { stage, done = 0, total = 0 } = video.current ?? {};
   if (video.status !== "in_progress" || total < 8) return stateOf(video).replace(/, step.*/, "");
   const quarter = Math.floor((4 * done) / total);
-  return quarter ? `${words(video.current.stage)}, step ${Math.round((quarter * total) / 4)} of ${total}` : words(video.current.stage);
+  return quarter ? `${words(stage)}, step ${Math.round((quarter * total) / 4)} of ${total}` : words(stage);
+}
+
+/** A finished video's file, for as long as it is looked at. */
+export function useMedia(video, variant) {
+  const fetched = signal => (video.status === "completed" ? media(video.id, variant, signal) : undefined);
+  const result = useResult(fetched, [video.id, video.status, variant]);
+  useEffect(() => () => result.value && URL.revokeObjectURL(result.value.url), [result.value]);
+  return result;
 }
 
 /** `panel` is the form that is open below the video: remix, extend or none. */
 export function Job({ video, preview, plan, panel, setPanel, act, make }) {
-  const content = useResult(signal => (video.status === "completed" ? media(video.id, "video", signal) : undefined), [video.id, video.status]);
-  useEffect(() => () => content.value && URL.revokeObjectURL(content.value.url), [content.value]);
-  const done = video.status === "completed";
+  const content = useMedia(video, "video");
   return html`
     <article class="job ${video.status}">
       <${Screen} video=${video} preview=${preview} content=${content} />
@@ -34,7 +41,7 @@ export function Job({ video, preview, plan, panel, setPanel, act, make }) {
         <p class="prompt">${video.prompt}</p>
         <${Progress} video=${video} />
         <${Actions} video=${video} content=${content.value} panel=${panel} setPanel=${setPanel} act=${act} />
-        ${done && panel && html`<${Next} key=${panel + video.id} kind=${panel} video=${video} make=${make} />`}
+        ${video.status === "completed" && panel && html`<${Next} key=${panel} kind=${panel} video=${video} make=${make} />`}
         <${Facts} video=${video} />
       </div>
       ${!isLive(video) && video.stages?.length > 0 && html`<${Timings} video=${video} plan=${plan} />`}
@@ -43,16 +50,19 @@ export function Job({ video, preview, plan, panel, setPanel, act, make }) {
 
 function Screen({ video, preview, content }) {
   const [width, height] = (video.size ?? "1x1").split("x").map(Number);
-  return html`<div class="screen" style=${{ "--ratio": `${width} / ${height}`, "--wide": width / height }}><${Shown} video=${video} preview=${preview} content=${content} /></div>`;
+  return html`
+    <div class="screen" style=${{ "--ratio": `${width} / ${height}`, "--wide": width / height }}>
+      <${Shown} video=${video} preview=${preview} content=${content} />
+    </div>`;
 }
 
-function Shown({ video, preview, content }) {
-  const poster = useResult(signal => (video.status === "completed" ? media(video.id, "thumbnail", signal).catch(() => undefined) : undefined), [video.id, video.status]);
-  useEffect(() => () => poster.value && URL.revokeObjectURL(poster.value.url), [poster.value]);
-  if (content.error) return html`<p class="word" role="alert">The video could not be fetched. ${content.error.message}</p>`;
-  if (content.value?.type.startsWith("image/")) return html`<img src=${content.value.url} alt=${video.prompt} />`;
-  if (content.value) {
-    return html`<video controls loop muted playsinline autoplay=${!calm()} src=${content.value.url} poster=${poster.value?.url} aria-label=${video.prompt}></video>`;
+function Shown({ video, preview, content: { value, error } }) {
+  const poster = useMedia(video, "thumbnail").value?.url;
+  if (error) return html`<p class="word" role="alert">The video could not be fetched. ${error.message}</p>`;
+  if (value?.type.startsWith("image/")) return html`<img src=${value.url} alt=${video.prompt} />`;
+  if (value) {
+    return html`
+      <video controls loop muted playsinline autoplay=${!calm()} src=${value.url} poster=${poster} aria-label=${video.prompt}></video>`;
   }
   if (preview && isLive(video)) return html`<img class="preview" src=${preview} alt="Preview of the video so far" />`;
   const said = { queued: stateOf(video), completed: "Fetching the video…", cancelled: "Cancelled", failed: "No video" };
@@ -61,7 +71,8 @@ function Shown({ video, preview, content }) {
 
 function Progress({ video }) {
   if (video.status === "failed") {
-    return html`<p class="alert" role="alert"><strong>It failed.</strong> ${video.error?.message ?? "No reason was given."} <code>${video.error?.code}</code></p>`;
+    const { message = "No reason was given.", code } = video.error ?? {};
+    return html`<p class="alert" role="alert"><strong>It failed.</strong> ${message} <code>${code}</code></p>`;
   }
   if (!isLive(video)) return null;
   return html`
@@ -72,16 +83,19 @@ function Progress({ video }) {
 }
 
 function Actions({ video, content, panel, setPanel, act }) {
+  const download = () => html`
+    <a class="button primary" href=${content.url} download=${fileName(video, content.type)}><${Icon} name="down" />Download</a>`;
+  const next = name => html`
+    <${Button} key=${name} icon=${name} aria-expanded=${String(panel === name)} onClick=${() => setPanel(panel === name ? null : name)}>
+      ${words(name)}
+    <//>`;
   return html`
     <div class="actions">
-      ${isLive(video) && html`<button type="button" onClick=${() => act("cancel", video)}><${Icon} name="close" />Cancel</button>`}
-      ${content && html`<a class="button primary" href=${content.url} download=${fileName(video, content.type)}><${Icon} name="down" />Download</a>`}
-      ${video.status === "completed" && ["remix", "extend"].map(name => html`
-        <button key=${name} type="button" aria-expanded=${String(panel === name)} onClick=${() => setPanel(panel === name ? null : name)}>
-          <${Icon} name=${name} />${words(name)}
-        </button>`)}
-      <button type="button" aria-label="Reuse settings" onClick=${() => act("rerun", video)}><${Icon} name="again" />Reuse</button>
-      ${!isLive(video) && html`<button type="button" onClick=${() => act("remove", video)}><${Icon} name="trash" />Delete</button>`}
+      ${isLive(video) && html`<${Button} icon="close" onClick=${() => act("cancel", video)}>Cancel<//>`}
+      ${content && download()}
+      ${video.status === "completed" && ["remix", "extend"].map(next)}
+      <${Button} icon="again" aria-label="Reuse settings" onClick=${() => act("rerun", video)}>Reuse<//>
+      ${!isLive(video) && html`<${Button} icon="trash" onClick=${() => act("remove", video)}>Delete<//>`}
     </div>`;
 }
 
@@ -94,63 +108,87 @@ function Next({ kind, video, make }) {
   const submit = async event => {
     event.preventDefault();
     setBusy(true);
-    const wrong = await make(...(kind === "remix" ? [`v1/videos/${video.id}/remix`, { prompt }] : ["v1/videos/extensions", { prompt, seconds, video: { id: video.id } }]), video);
+    const wrong = await (kind === "remix"
+      ? make(`v1/videos/${video.id}/remix`, { prompt }, video)
+      : make("v1/videos/extensions", { prompt, seconds, video: { id: video.id } }, video));
     setBusy(false);
     setProblem(wrong);
   };
-  const fault = name => (problem && (problem.param === name || (name === "prompt" && problem.param !== "seconds")) ? problem.message : undefined);
-  const explained = name => ({ "aria-invalid": fault(name) ? "true" : undefined, "aria-describedby": fault(name) ? `next-${name}-fault` : undefined });
+  const blamed = problem?.param === "seconds" ? "seconds" : "prompt";
+  const fault = name => (blamed === name ? problem?.message : undefined);
   const told = name => fault(name) && html`<p class="fault" id="next-${name}-fault" role="alert">${fault(name)}</p>`;
+  const shared = name => ({ id: `next-${name}`, ...explained(fault(name), `next-${name}-fault`) });
   return html`
     <form class="next" aria-label=${words(kind)} onSubmit=${submit} noValidate>
       ${kind === "extend" && html`
         <div class="label"><label for="next-seconds">Go on for how many seconds?</label>
-          <input id="next-seconds" ref=${first} type="text" inputmode="decimal" value=${seconds} ...${explained("seconds")} onInput=${e => setSeconds(e.target.value)} /></div>
+          <input ...${shared("seconds")} ref=${first} type="text" inputmode="decimal" value=${seconds}
+            onInput=${e => setSeconds(e.target.value)} /></div>
         ${told("seconds")}`}
       <label for="next-prompt">${kind === "remix" ? "New prompt, same seed and settings" : "What the rest shows"}</label>
-      <textarea id="next-prompt" ref=${kind === "remix" ? first : undefined} rows="2" value=${prompt} ...${explained("prompt")} onInput=${e => setPrompt(e.target.value)}></textarea>
+      <textarea ...${shared("prompt")} ref=${kind === "remix" ? first : undefined} rows="2" value=${prompt}
+        onInput=${e => setPrompt(e.target.value)}></textarea>
       ${told("prompt")}
       <button class="primary" disabled=${busy}>${kind === "remix" ? "Create remix" : "Create extension"}</button>
     </form>`;
 }
 
+const day = seconds => seconds && new Date(seconds * 1000).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+
 function Facts({ video }) {
-  const facts = [["Seed", video.seed], ["Size", video.size?.replace("x", " × ")], ["Length", video.num_frames && `${count(video.num_frames, "frame")} at ${video.fps} per second`],
-    ["Model", video.model], ["Pipeline", video.pipeline && words(video.pipeline)], ["Made", video.created_at && new Date(video.created_at * 1000).toLocaleString()],
-    ["From", video.remixed_from_video_id && html`<a href="#${video.remixed_from_video_id}">an earlier video</a>`]];
-  return html`<dl class="facts">${facts.filter(([, value]) => value != null && value !== "").map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
+  const facts = {
+    Seed: video.seed,
+    Size: video.size?.replace("x", " × "),
+    Length: video.num_frames && `${count(video.num_frames, "frame")} at ${video.fps} per second`,
+    Model: video.model,
+    Pipeline: video.pipeline && words(video.pipeline),
+    Made: day(video.created_at),
+    "Kept until": day(video.expires_at),
+    From: video.remixed_from_video_id && html`<a href="#${video.remixed_from_video_id}">an earlier video</a>`,
+  };
+  const known = Object.entries(facts).filter(([, value]) => value != null && value !== "");
+  return html`<dl class="facts">${known.map(([name, value]) => html`<div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
 }
 
 /** A table that is also a chart: for each step how long it waited and ran, and its share of the cost where the plan is known. */
 function Timings({ video, plan }) {
-  const costs = costsOf(video, plan), longest = Math.max(...video.stages.map(({ queued_seconds, run_seconds }) => queued_seconds + run_seconds), 1e-9);
-  const total = video.stages.reduce((sum, { queued_seconds, run_seconds }) => sum + queued_seconds + run_seconds, 0);
-  const share = seconds => ({ width: `${(100 * seconds) / longest}%` });
+  const costs = costsOf(video, plan), times = video.stages.map(({ queued_seconds, run_seconds }) => queued_seconds + run_seconds);
+  const total = duration(times.reduce((sum, time) => sum + time, 0)), longest = Math.max(...times, 1e-9);
   return html`
     <table class="timings">
-      <caption><span>Time${costs && " and cost"} of each step</span> <small>${duration(total)} in all${video.cost ? `, cost ${cost(video.cost)}` : ""}</small></caption>
-      <thead><tr><th scope="col">Step</th><th scope="col" class="bar-head"><span class="away">As bars</span></th><th scope="col">Waited</th><th scope="col">Ran</th>
-        ${costs && html`<th scope="col">Cost</th>`}</tr></thead>
-      <tbody>
-        ${video.stages.map(receipt => html`
-          <tr key=${`${receipt.step}-${receipt.attempt}`}>
-            <th scope="row">${receipt.step}<small>${words(receipt.stage)}${receipt.cache_hit ? ", from the cache" : ""}${receipt.attempt > 1 ? `, attempt ${receipt.attempt}` : ""}</small></th>
-            <td class="bars" aria-hidden="true"><span class="bar waited" style=${share(receipt.queued_seconds)}></span><span class="bar ran" style=${share(receipt.run_seconds)}></span></td>
-            <td>${duration(receipt.queued_seconds)}</td><td>${duration(receipt.run_seconds)}</td>
-            ${costs && html`<td>${cost(costs[receipt.step])}</td>`}
-          </tr>`)}
-      </tbody>
+      <caption>
+        <span>Time${costs && " and cost"} of each step</span>
+        <small>${total} in all${video.cost ? `, cost ${priced(video.cost)}` : ""}</small>
+      </caption>
+      <thead><tr>
+        <th scope="col">Step</th><th scope="col" class="bar-head"><span class="away">As bars</span></th>
+        <th scope="col">Waited</th><th scope="col">Ran</th>${costs && html`<th scope="col">Cost</th>`}
+      </tr></thead>
+      <tbody>${video.stages.map((receipt, place) => html`
+        <${Receipt} key=${place} receipt=${receipt} longest=${longest} cost=${costs?.[receipt.step]} />`)}</tbody>
     </table>`;
 }
 
-const cost = value => (value >= 0.01 || value === 0 ? value.toFixed(2) : "< 0.01");
+function Receipt({ receipt: { step, stage, replica, queued_seconds: waited, run_seconds: ran, cache_hit: kept, attempt }, longest, cost }) {
+  const width = seconds => ({ width: `${(100 * seconds) / longest}%` });
+  const about = [words(stage), kept && "from the cache", attempt > 1 && `attempt ${attempt}`].filter(Boolean).join(", ");
+  return html`
+    <tr>
+      <th scope="row" title=${replica && `on replica ${replica}`}>${step}<small>${about}</small></th>
+      <td class="bars" aria-hidden="true">
+        <span class="bar waited" style=${width(waited)}></span><span class="bar ran" style=${width(ran)}></span>
+      </td>
+      <td>${duration(waited)}</td><td>${duration(ran)}</td>${cost !== undefined && html`<td>${priced(cost)}</td>`}
+    </tr>`;
+}
 
-/** Steps' shares of the cost by the work that the plan foresees; nothing where the plan is not this video's. */
-function costsOf({ stages, cost: whole }, plan) {
-  if (!plan || !whole || !stages.every(({ step }) => plan.steps.some(({ name }) => name === step))) return undefined;
-  const works = plan.steps.map(({ name, work }) => [name, work.network_calls * work.tokens]);
-  const sum = works.reduce((all, [, work]) => all + work, 0);
-  return sum ? Object.fromEntries(works.map(([name, work]) => [name, (whole * work) / sum])) : undefined;
+const priced = value => (value >= 0.01 || value === 0 ? value.toFixed(2) : "< 0.01");
+
+/** Steps' shares of the cost as the plan foresees them; nothing where the plan is not this video's. */
+function costsOf({ stages, cost }, plan) {
+  if (!plan || !cost || !stages.every(({ step }) => plan.steps.some(({ name }) => name === step))) return undefined;
+  const sum = plan.steps.reduce((all, step) => all + step.cost, 0); // not a number where the server does not say
+  return sum > 0 ? Object.fromEntries(plan.steps.map(step => [step.name, (cost * step.cost) / sum])) : undefined;
 }
 
 function fileName({ prompt, id }, type) {

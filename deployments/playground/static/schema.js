@@ -29,8 +29,10 @@ export function fieldsOf(family, pipeline) {
   return fields.sort((one, other) => (PLACE[one.name] ?? 99) - (PLACE[other.name] ?? 99));
 }
 
-export const groupsOf = fields =>
-  Object.keys(GROUPS).map(group => [group, fields.filter(field => (GROUP_OF[field.name] ?? "More") === group)]).filter(([, inside]) => inside.length);
+export function groupsOf(fields) {
+  const groups = Object.keys(GROUPS).map(group => [group, fields.filter(({ name }) => (GROUP_OF[name] ?? "More") === group)]);
+  return groups.filter(([, inside]) => inside.length);
+}
 
 /** Whether a field can say anything, given the others. */
 export const applies = (field, values) => !(field.name in NEEDS) || values[NEEDS[field.name]] !== undefined;
@@ -55,8 +57,9 @@ function resolve(raw, root) {
 
 function kindOf({ type, properties, enum: options, prefixItems, items }) {
   if (options) return "choice";
-  if (properties) return "image_url" in properties && !("frame" in properties) ? "picture" : "video_url" in properties ? "footage" : "group";
-  if (type === "array") return prefixItems ? "pair" : items.$ref || items.properties ? "rows" : items.type === "string" ? "lines" : "numbers";
+  if (properties) return "video_url" in properties ? "footage" : "image_url" in properties ? "picture" : "group";
+  if (prefixItems) return "pair";
+  if (type === "array") return items.$ref || items.properties ? "rows" : items.type === "string" ? "lines" : "numbers";
   return { integer: "number", number: "number", boolean: "toggle" }[type] ?? "text";
 }
 
@@ -82,7 +85,7 @@ function bounded(field, { limits, grid, abilities, loras }) {
   }[field.name];
   if (more?.enum?.length === 0) delete more.enum;
   if (field.name === "size") return { ...field, kind: "size", sizes: sizesOf(field.initial, limits, grid), limits };
-  if (field.name === "loras") field.children[0] = { ...field.children[0], kind: "choice", schema: { enum: usable.map(({ name }) => name) } };
+  if (field.name === "loras") Object.assign(field.children[0], { kind: "choice", schema: { enum: usable.map(({ name }) => name) } });
   return more ? { ...field, schema: { ...field.schema, ...more }, kind: more.enum ? "choice" : field.kind } : field;
 }
 
@@ -118,10 +121,12 @@ const CHECKS = {
   number: ({ schema }, value, path) => numberFault(schema, value, path),
   group: ({ children }, value, path) => check(children, value, `${path}.`),
   pair: ({ schema }, value, path) => each(value, (number, place) => numberFault(schema.prefixItems[place], number, path)),
-  numbers: ({ schema }, value, path) => listFault(schema, numbersIn(value), path, "numbers") ?? each(numbersIn(value), n => numberFault(schema.items, n, path)),
+  numbers: ({ schema }, value, path) =>
+    listFault(schema, numbersIn(value), path, "numbers") ?? each(numbersIn(value), number => numberFault(schema.items, number, path)),
   lines: ({ schema }, value, path) => listFault(schema, value.filter(Boolean), path, "lines"),
   rows: ({ schema, children, required }, value, path) =>
-    listFault({ minItems: required ? 1 : 0, ...schema }, value, path, "entries") ?? each(value, (row, place) => check(children, row, `${path}.${place}.`)),
+    listFault({ minItems: required ? 1 : 0, ...schema }, value, path, "entries")
+    ?? each(value, (row, place) => check(children, row, `${path}.${place}.`)),
   size: ({ limits }, value, path) => sizeFault(limits, value, path),
 };
 

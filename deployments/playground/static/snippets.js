@@ -18,20 +18,26 @@ function curl({ record, files }) {
     ...Object.entries(files).map(([name, file]) => `-F ${quoted(`${name}=@${file.name}`)}`),
   ];
   const json = ["-H 'content-type: application/json'", `-d ${quoted(JSON.stringify(record))}`];
-  const parts = [`curl ${server()}/v1/videos/sync -o video.mp4`, '-H "authorization: Bearer $AIPROD_API_KEY"', ...(Object.keys(files).length ? form : json)];
+  const body = Object.keys(files).length ? form : json;
+  const parts = [`curl ${server()}/v1/videos/sync -o video.mp4`, '-H "authorization: Bearer $AIPROD_API_KEY"', ...body];
   return `# makes the video, waits for it and saves it\n${parts.join(" \\\n  ")}`;
 }
+
+const URLS = { input_reference: "image_url", reference_video: "video_url" };
+const dataUrl = file => `data_url(${file ? python(file.name) : '"picture.png"'})`;
 
 /** The record with its files as data URLs, in Python's words. */
 function inlined({ record, files }) {
   const others = Object.entries(record).filter(([name]) => !OPENAI.includes(name));
-  const lines = others.map(([name, value]) => [name, typeof value !== "object" ? python(value) : `json.dumps(${name === "keyframes" ? keyframes(value, files) : python(value)})`]);
-  const media = Object.entries(files).filter(([name]) => name === "input_reference" || name === "reference_video");
-  return [...lines, ...media.map(([name, file]) => [name, `{"${name === "reference_video" ? "video_url" : "image_url"}": data_url(${python(file.name)})}`])];
+  // A form says groups and lists as JSON.
+  const nested = (name, value) => `json.dumps(${name === "keyframes" ? keyframes(value, files) : python(value)})`;
+  const lines = others.map(([name, value]) => [name, typeof value === "object" ? nested(name, value) : python(value)]);
+  const media = Object.entries(files).filter(([name]) => name in URLS);
+  return [...lines, ...media.map(([name, file]) => [name, `{"${URLS[name]}": ${dataUrl(file)}}`])];
 }
 
 const keyframes = (rows, files) =>
-  `[${rows.map(({ file, ...row }) => `{${python(row).slice(1, -1)}${Object.keys(row).length ? ", " : ""}"image_url": data_url(${python(files[file].name)})}`).join(", ")}]`;
+  `[${rows.map(({ file, ...row }) => `{${python(row).slice(1, -1)}, "image_url": ${dataUrl(files[file])}}`).join(", ")}]`;
 
 const DATA_URL = `
 def data_url(path):
@@ -64,7 +70,7 @@ const NATIVE = ["model", "size", "num_frames", "fps", "num_inference_steps", "gu
 /** A keyframe of the record as AIPROD's client has it. */
 const keyframe = ({ file, frame, strength }, files) =>
   `Keyframe(${bytesOf(files[file])}, frame=${frame}${strength === undefined ? "" : `, strength=${strength}`})`;
-const bytesOf = file => `Path(${python(file.name)}).read_bytes()`;
+const bytesOf = file => `Path(${file ? python(file.name) : '"picture.png"'}).read_bytes()`;
 
 function native({ record, files }) {
   const { prompt, loras, keyframes: frames, ...plain } = record, named = NATIVE.filter(name => name in plain);
@@ -77,7 +83,8 @@ function native({ record, files }) {
     frames && `keyframes=(${frames.map(row => `${keyframe(row, files)}, `).join("")})`,
     Object.keys(more).length > 0 && `more=${python(more)}`,
   ].filter(Boolean);
-  return `${Object.keys(files).length ? "from pathlib import Path\n\n" : ""}from aiprod_client import Client, ${frames ? "Keyframe, " : ""}VideoSettings
+  const paths = Object.keys(files).length ? "from pathlib import Path\n\n" : "";
+  return `${paths}from aiprod_client import Client, ${frames ? "Keyframe, " : ""}VideoSettings
 
 settings = VideoSettings(
 ${settings.map(setting => `    ${setting},`).join("\n")}
@@ -99,7 +106,9 @@ export function Snippets({ body }) {
       <summary><span>Use it from code</span></summary>
       <fieldset class="plain tabs"><legend class="away">Language</legend>
         ${Object.entries(KINDS).map(([name, [label]]) => html`
-          <label key=${name} class="tab"><input type="radio" name="snippet" checked=${kind === name} onChange=${() => choose(name)} /><span>${label}</span></label>`)}
+          <label key=${name} class="tab">
+            <input type="radio" name="snippet" checked=${kind === name} onChange=${() => choose(name)} /><span>${label}</span>
+          </label>`)}
       </fieldset>
       <pre tabindex="0" aria-label="The request as code"><code>${text}</code></pre>
       <${CopyButton} text=${text} />

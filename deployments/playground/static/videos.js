@@ -48,12 +48,13 @@ function merged(old, { data, has_more: hasMore }, watched) {
 
 export function useVideos() {
   const [list, setList] = useState([]), [hasMore, setMore] = useState(false), [loaded, setLoaded] = useState(false);
-  const put = (old, video) => [later(old.find(({ id }) => id === video.id), video), ...old.filter(({ id }) => id !== video.id)].sort(newest);
+  const without = (old, gone) => old.filter(({ id }) => id !== gone);
+  const put = (old, video) => [later(old.find(({ id }) => id === video.id), video), ...without(old, video.id)].sort(newest);
   const fetchPage = (after, options) => read(`v1/videos?limit=${PAGE}&order=desc${after ? `&after=${after}` : ""}`, options);
   return {
     list, hasMore, loaded,
     upsert: video => setList(old => put(old, video)),
-    drop: id => setList(old => old.filter(video => video.id !== id)),
+    drop: id => setList(old => without(old, id)),
     async refresh(watched) {
       const page = await fetchPage(null, { quiet: true });
       setList(old => merged(old, page, watched));

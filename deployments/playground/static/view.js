@@ -23,6 +23,13 @@ const ICONS = {
 export const Icon = ({ name }) => html`
   <svg class="icon" viewBox="0 0 24 24" aria-hidden="true" focusable="false"><path d=${ICONS[name]} /></svg>`;
 
+export const Button = ({ icon, children, ...more }) => html`
+  <button type="button" ...${more}>${icon && html`<${Icon} name=${icon} />`}${children}</button>`;
+export const IconButton = ({ icon, label, ...more }) => html`
+  <button type="button" class="icon-only" aria-label=${label} ...${more}><${Icon} name=${icon} /></button>`;
+/** What a control says of its fault, told below it. */
+export const explained = (fault, id) => ({ "aria-invalid": fault ? "true" : undefined, "aria-describedby": fault ? id : undefined });
+
 /** A modal dialog; the browser keeps the focus inside and gives it back. `onClose` hears of Escape too. */
 export function Dialog({ label, onClose, children }) {
   const ref = useRef(null);
@@ -45,7 +52,7 @@ export function CopyButton({ text, label = "Copy" }) {
     say(await copied(text) ? "Copied" : "Select the text to copy it");
     setTimeout(say, 2000, "");
   }, [text]);
-  return html`<button type="button" class="quiet" onClick=${copy}><${Icon} name="copy" /><span role="status">${said || label}</span></button>`;
+  return html`<${Button} icon="copy" class="quiet" onClick=${copy}><span role="status">${said || label}</span><//>`;
 }
 
 async function copied(text) {
@@ -74,7 +81,8 @@ export function useResult(make, inputs) {
 
 export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 const WRITTEN = { vae: "VAE", ti2vid: "text to video,", "ic lora": "IC-LoRA" };
-export const words = name => name.replaceAll("_", " ").replace(/\b(vae|ti2vid|ic lora)\b/g, word => WRITTEN[word]).replace(/^./, letter => letter.toUpperCase());
+const written = name => name.replaceAll("_", " ").replace(/\b(vae|ti2vid|ic lora)\b/g, word => WRITTEN[word]);
+export const words = name => written(name).replace(/^./, letter => letter.toUpperCase());
 export const count = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
 
 export function duration(seconds) {

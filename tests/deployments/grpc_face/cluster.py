@@ -6,6 +6,7 @@ It is a program, so that it can run beside the cluster that other tests have in 
 import json
 import sys
 import tempfile
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -64,11 +65,12 @@ def main() -> None:
 
 def _deploy() -> None:
     ports = {"http": free_port(), "grpc": free_port()}
-    serve.start(
-        proxy_location="HeadOnly",
-        http_options={"host": "127.0.0.1", "port": ports["http"]},
-        grpc_options={"port": ports["grpc"], "grpc_servicer_functions": [SERVICER]},
-    )
+    with suppress(TimeoutError):  # Serve waits a minute for its proxy and goes on starting it
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": "127.0.0.1", "port": ports["http"]},
+            grpc_options={"port": ports["grpc"], "grpc_servicer_functions": [SERVICER]},
+        )
     deployment = serve.deployment(name="ingress", ray_actor_options={"num_cpus": 0.1}, max_ongoing_requests=20)(BothFaces)
     serve.run_many([serve.RunTarget(deployment.bind(name), name=name, route_prefix=prefix) for name, prefix in APPLICATIONS.items()])
     sys.stdout.write(json.dumps(ports) + "\n")

@@ -6,8 +6,11 @@ import pytest
 
 from aiprod_client.grpc_client import GrpcClient
 from deployments.api.grpc import GrpcFace
+from tests.api.conftest import make_desk
 from tests.deployments.grpc_face.serving import serving
 from tests.deployments.grpc_face.stand_in import StandInService
+
+__all__ = ["client", "make_desk", "service", "target"]  # make_desk, with the real service, is a fixture too
 
 
 @pytest.fixture

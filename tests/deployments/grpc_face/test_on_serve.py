@@ -6,8 +6,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,20 +20,14 @@ from aiprod_client.errors import AiprodClientError
 from aiprod_client.grpc_client import GrpcClient, ask_for
 from deployments.api.grpc import RPCS
 from deployments.api.proto.aiprod.v1.video_pb2 import DownloadVideoRequest, Video
+from tests.deployments.grpc_face.cluster import APPLICATIONS
 from tests.deployments.grpc_face.fuzzing import call
 from tests.deployments.grpc_face.stand_in import FILE
+from tests.graph import ENVIRONMENT, PATIENCE, ROOT
 
-ROOT = Path(__file__).parents[3]
-ENVIRONMENT = {
-    "PYTHONPATH": str(ROOT),
-    "RAY_AUTH_MODE": "disabled",  # a token file in the home folder would switch it on
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # in spite of its name: all addresses on loopback
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # 5 by default, which a busy machine needs for imports alone
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 BALL = ask_for("a red ball")
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(2 * PATIENCE)
 
 
 @dataclass(frozen=True)
@@ -46,6 +40,16 @@ class Served:
 
     def behave(self, *, held: bool = False, raises: str = "nothing") -> None:
         assert self.http.post("/behaviour", params={"held": held, "raises": raises}).status_code == 200
+
+    def answers(self) -> bool:
+        """Whether both applications are there, over HTTP and gRPC."""
+        with suppress(httpx.TransportError, ValueError, AiprodClientError):
+            for name, prefix in APPLICATIONS.items():
+                with self.client(application=name) as client:
+                    client.health()
+                self.seen(prefix=prefix.rstrip("/"))
+            return True
+        return False
 
     def seen(self, *, prefix: str = "") -> dict[str, Any]:
         """What the deployment says of itself over HTTP."""
@@ -61,7 +65,9 @@ def cluster() -> Iterator[Served]:
         try:
             ports = json.loads(process.stdout.readline())
             with httpx.Client(base_url=f"http://127.0.0.1:{ports['http']}", trust_env=False, timeout=30) as http:
-                yield Served(f"127.0.0.1:{ports['grpc']}", http)
+                served = Served(f"127.0.0.1:{ports['grpc']}", http)
+                eventually(served.answers, patience=PATIENCE)
+                yield served
         finally:
             process.stdin.close()  # it shuts its cluster down
             process.wait(60)
@@ -92,7 +98,7 @@ def test_files_come_in_chunks(served: Served) -> None:
 
 
 def test_the_metadata_names_the_application(served: Served) -> None:
-    for name in ("api", "other"):
+    for name in APPLICATIONS:
         with served.client(application=name) as client:
             assert dict(client.health().applications) == {name: "RUNNING"}
     with served.client(application="none") as client, pytest.raises(AiprodClientError, match="'none' not found") as told:
@@ -143,8 +149,8 @@ def test_reflection_shows_the_service(served: Served) -> None:
         assert [method.name for method in service.methods] == [rpc.name for rpc in RPCS]
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+def eventually(holds: Callable[[], bool], *, patience: float = 20.0) -> None:
+    deadline = time.monotonic() + patience
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -180,5 +180,5 @@ def test_jobs_go_only_from_state_to_state_as_they_may(database: Database) -> Non
     States.database = database
     checks = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much]
     run_state_machine_as_test(
-        States, settings=settings(max_examples=10, stateful_step_count=25, deadline=None, database=None, suppress_health_check=checks)
+        States, settings=settings(max_examples=6, stateful_step_count=25, deadline=None, database=None, suppress_health_check=checks)
     )
