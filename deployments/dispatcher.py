@@ -13,7 +13,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
-from aiprod_components.errors import AiprodError, UnavailableError, WeightsChangedError
+from aiprod_components.errors import AiprodError, InvalidRequestError, UnavailableError, WeightsChangedError
 from aiprod_components.stages import stages_of
 from deployments.assigning import Assigner
 from deployments.jobs.records import Claim, Job
@@ -166,9 +166,10 @@ class Dispatcher:
             self._assigner.forget_fingerprint(job.family)
             attempts = self._config.max_attempts
             await self._settle(self._storage.jobs.retry, claim, _error(error, code="worker_lost"), attempts, RETRY_SECONDS)
-        except AiprodError as error:
+        except InvalidRequestError as error:
             await self._fail(claim, _error(error))
         except Exception:
+            # Of what is not the request's fault a client learns nothing: it may name the server's folders.
             log.exception("job %s failed", job.id)
             await self._fail(claim, {"code": "internal", "message": "the server failed on this job; its log says why under the job's id"})
 

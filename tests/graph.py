@@ -116,7 +116,7 @@ def _test_config(folder: Path) -> dict[str, Any]:
 def write_overflowing_lora(folder: Path) -> Path:
     """The shipped LoRA of few steps with factors so large, though finite, that nothing it is used in comes to an end."""
     shipped = ROOT / "aiprod_components/miniature/weights/loras/distilled"
-    factors = {name: tensor * 1e18 for name, tensor in load_file(shipped.with_suffix(".safetensors")).items()}
+    factors = {name: tensor.float() * 1e18 for name, tensor in load_file(shipped.with_suffix(".safetensors")).items()}
     with safe_open(shipped.with_suffix(".safetensors"), "pt") as file:
         metadata = file.metadata()
     save_file(factors, folder / "overflow.safetensors", metadata=metadata)

@@ -1,4 +1,4 @@
-"""a video's request, something new -> the request of another video: carried on, made anew with other words, or followed as a reference"""
+"""a video's request, a prompt -> the request of another video: carried on, or made anew with other words"""
 
 from typing import Any
 
@@ -6,12 +6,8 @@ from pydantic import ValidationError
 
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.families.base import Family
-from aiprod_components.pipelines import explain, parse_request
+from aiprod_components.pipelines import explain
 from aiprod_components.pipelines.base import VideoRequest, check_text
-from aiprod_components.values import Footage
-
-# What an edit keeps of the request of the video that it follows, where its pipeline has it.
-KEPT_IN_EDITS = ("num_frames", "height", "width", "frame_rate", "seed", "upscale", "double_frame_rate")
 
 
 def remix_request(request: VideoRequest, *, prompt: str) -> VideoRequest:
@@ -32,12 +28,6 @@ def extend_request(request: VideoRequest, *, prompt: str, num_frames: int, famil
         raise InvalidRequestError(_most(room, request=request, family=family) + f", got {num_frames}", field="num_frames")
     longer = {"num_frames": request.num_frames + more, "extends": (*request.extends, request.num_frames), "output_format": "mp4"}
     return _changed(request, **longer, next_prompts=(*request.told(family)[1:], told))
-
-
-def edit_request(request: VideoRequest, *, prompt: str, footage: Footage, family: Family) -> VideoRequest:
-    """The request that follows a finished video, its footage, with another prompt; of the same size, length and seed."""
-    kept = {name: getattr(request, name) for name in KEPT_IN_EDITS if name in type(request).model_fields}
-    return parse_request({"pipeline": "ic_lora", "prompt": prompt, "reference_video": {"footage": footage}, **kept}, family=family)
 
 
 def _most(room: int, *, request: VideoRequest, family: Family) -> str:

@@ -12,7 +12,7 @@ def shown_of(request: VideoRequest) -> dict[str, Any]:
     video = request.video
     seconds = video.num_frames / video.frame_rate
     return {
-        "prompt": request.prompt,
+        "prompt": request.next_prompts[-1] if request.extends else request.prompt,
         "seconds": f"{seconds:.4f}".rstrip("0").rstrip("."),
         "size": f"{video.width}x{video.height}",
         "num_frames": video.num_frames,

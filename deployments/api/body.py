@@ -70,11 +70,14 @@ def parse_json(data: bytes) -> Body:
 
 
 def check_count(fields: Any) -> None:
-    """Raises InvalidRequestError for more values than anybody needs: naming every fault of a million takes minutes."""
+    """Raises InvalidRequestError for more values than anybody needs (naming every fault of a million takes minutes), and for what
+    PostgreSQL cannot store."""
     count, waiting = 0, [fields]
     while waiting:
         value = waiting.pop()
         inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        if isinstance(value, str) and "\0" in value:
+            raise InvalidRequestError("a text has the character NUL, which none may have; leave it out")
         count += len(inner)
         if count > MAX_VALUES:
             raise InvalidRequestError(f"the body has more than {MAX_VALUES} values; leave out what is not needed")

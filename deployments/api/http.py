@@ -79,16 +79,18 @@ class Routes:
 
         def add(method: str, path: str, act: Callable[..., Any], responses: dict[int | str, dict[str, Any]], **more: Any) -> None:
             secured = {"security": [{"key": []}]} if self._surroundings.keys and path.startswith("/v1/") else {}
-            extra = {**secured, **more}
-            app.add_api_route(path, act, methods=[method], response_class=Response, responses=responses, openapi_extra=extra)
+            extra, usual = {**secured, **more}, 200 if 200 in responses else 404
+            options: dict[str, Any] = {"status_code": usual, "responses": responses, "openapi_extra": extra}
+            app.add_api_route(path, act, methods=[method], response_class=Response, **options)
 
         add("POST", "/v1/videos", self.create, CREATED, **asks)
         add("GET", "/v1/videos", self.list, answers({JSON: ref("VideoPage")}, 400, 404))
         add("POST", "/v1/videos/sync", self.make, {**answers(file, 400, 404, 409, 413, 415, 422)}, **asks)
         add("POST", "/v1/videos/edits", self.edit, CREATED, **takes("EditRequest", "EditForm"))
         add("POST", "/v1/videos/extensions", self.extend, CREATED, **takes("ExtensionRequest", "ExtensionRequest"))
-        add("POST", "/v1/videos/characters", self.characters, answers({}, 404))
-        add("GET", "/v1/videos/characters/{character_id}", self.characters, answers({}, 404))
+        absent = {status: answer for status, answer in answers({}, 404).items() if status != 200}
+        add("POST", "/v1/videos/characters", self.characters, absent)
+        add("GET", "/v1/videos/characters/{character_id}", self.characters, absent)
         add("GET", "/v1/videos/{video_id}", self.retrieve, video)
         add("DELETE", "/v1/videos/{video_id}", self.delete, answers({JSON: ref("DeletedVideo")}, 404))
         add("GET", "/v1/videos/{video_id}/content", self.content, content)

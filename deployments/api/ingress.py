@@ -14,11 +14,8 @@ from aiprod_components.stages import stages_of
 from deployments.api.catalogue import list_models
 from deployments.api.grpc import GrpcFace, add_grpc_methods
 from deployments.api.http import Surroundings, health_of, make_app
-from deployments.api.service import Dispatchers, VideoService
+from deployments.api.service import Dispatchers, make_service
 from deployments.api.wire import Wire
-from deployments.assigning import Assigner
-from deployments.auth import Authenticator
-from deployments.outgoing import Outgoing
 from deployments.settings import ApiArgs
 from deployments.storage import check_reach, open_storage
 
@@ -38,14 +35,7 @@ class Ingress:
         self._wire = Wire(self._families)
         self._dispatcher, self._keys = dispatcher, args.keys
         self._waking: set[asyncio.Future[None]] = set()
-        storage = open_storage(args)
-        self._service = VideoService(
-            self._wire,
-            Assigner(args, self._families, storage),
-            authenticator=Authenticator(storage.keys, are_needed=args.keys, rate=args.rate),
-            dispatchers=Dispatchers(self._wake, self._cancel),
-            outgoing=Outgoing(args.outgoing),
-        )
+        self._service = make_service(args, self._wire, open_storage(args), Dispatchers(self._wake, self._cancel))
 
         self.grpc_face = GrpcFace(self._service, models=list_models(self._wire), health=self._health, local_only=not args.keys)
 

@@ -23,6 +23,8 @@ from deployments.assigning import Assigner
 from deployments.auth import Authenticator, Caller
 from deployments.jobs.records import COMPLETED, FINAL, IN_PROGRESS, Job, NewJob
 from deployments.outgoing import Outgoing
+from deployments.settings import ApiArgs
+from deployments.storage import Storage
 
 MOST_LISTED = 100
 
@@ -224,6 +226,17 @@ class VideoService:
         except MissingArtifactError:
             return None
         return f"data:image/webp;base64,{base64.b64encode(data).decode()}"
+
+
+def make_service(args: ApiArgs, wire: Wire, storage: Storage, dispatchers: Dispatchers) -> VideoService:
+    """The service of these arguments."""
+    return VideoService(
+        wire,
+        Assigner(args, wire.families, storage),
+        authenticator=Authenticator(storage.keys, are_needed=args.keys, rate=args.rate),
+        dispatchers=dispatchers,
+        outgoing=Outgoing(args.outgoing),
+    )
 
 
 def _known(video_id: str) -> str:

@@ -83,7 +83,11 @@ class Sources:
 
         def longer(request: VideoRequest) -> VideoRequest:
             num_frames = round(fields.seconds * request.frame_rate)
-            return extend_request(request, prompt=fields.prompt, num_frames=num_frames, family=family)
+            try:
+                return extend_request(request, prompt=fields.prompt, num_frames=num_frames, family=family)
+            except InvalidRequestError as error:
+                told = {"num_frames": "seconds", "extends": "video"}.get(error.field or "", error.field)
+                raise InvalidRequestError(f"{told}: {error.message}", field=told) from error
 
         return self._asked(source, fields, longer)
 

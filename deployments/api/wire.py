@@ -28,6 +28,7 @@ from deployments.api.uploads import MEDIA, MEDIA_NAMES, Uploads
 # A request's field -> the client's, where they differ.
 RENAMED = {"frame_rate": "fps", "image": "input_reference"}
 PART_OF = {"height": "size", "width": "size"}
+DERIVED = ("extends",)  # what only a finished video's own request can say
 SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 JSON_NUMBER = re.compile(r"-?(0|[1-9]\d{0,30})(\.\d{1,30})?([eE][+-]?\d{1,4})?", re.ASCII)
 
@@ -90,7 +91,7 @@ def in_wire_names(error: AiprodError) -> AiprodError:
 def wire_model(family: Family, pipeline: str) -> type[VideoFields]:
     """What may be asked of a pipeline: its own fields, with the family's defaults, and OpenAI's in place of those that they stand for."""
     defaults = defaults_of(family)
-    own = {name: info for name, info in PIPELINES[pipeline].model_fields.items() if name not in (*PART_OF, *MEDIA)}
+    own = {name: info for name, info in PIPELINES[pipeline].model_fields.items() if name not in (*PART_OF, *MEDIA, *DERIVED)}
     fields = {RENAMED.get(name, name): _with_default(info, defaults.get(name, info.default)) for name, info in own.items()}
     for name in PIPELINES[pipeline].model_fields.keys() & MEDIA.keys():
         fields |= MEDIA[name]

@@ -11,12 +11,9 @@ from fastapi.testclient import TestClient
 
 from aiprod_components.families import make_family
 from deployments.api.http import Surroundings, make_app
-from deployments.api.service import Dispatchers, VideoService
+from deployments.api.service import Dispatchers, VideoService, make_service
 from deployments.api.wire import Wire
-from deployments.assigning import Assigner
-from deployments.auth import Authenticator
 from deployments.jobs.records import Claim, Job
-from deployments.outgoing import Outgoing
 from deployments.settings import ApiArgs
 from deployments.storage import Storage, open_storage
 
@@ -80,13 +77,7 @@ def make_desk(tmp_path: Path) -> MakeDesk:
         async def graph() -> dict[str, Any]:
             return {"miniature": {"status": "RUNNING", "stages": []}}
 
-        service = VideoService(
-            WIRE,
-            Assigner(args, WIRE.families, storage),
-            authenticator=Authenticator(storage.keys, are_needed=args.keys, rate=args.rate),
-            dispatchers=Dispatchers(wake, cancel),
-            outgoing=Outgoing(args.outgoing),
-        )
+        service = make_service(args, WIRE, storage, Dispatchers(wake, cancel))
         desk = Desk(make_app(service, WIRE, Surroundings(applications, graph, keys=args.keys)), service, storage)
         return desk
 

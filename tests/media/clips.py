@@ -64,3 +64,19 @@ def written(data: bytes, tag: bytes, *, at: int, value: int) -> bytes:
     """The bytes with a number of 32 bits changed, so far behind the start of a box's name."""
     place = data.index(tag) + at
     return data[:place] + struct.pack(">I", value) + data[place + 4 :]
+
+
+def with_sound(folder: Path, *, container: str) -> bytes:
+    """Three gray frames and a moment of silence."""
+    path = folder / f"both.{container}"
+    with av.open(str(path), "w") as file:
+        shown = file.add_stream("libx264", rate=24)
+        shown.height, shown.width, shown.pix_fmt = 48, 64, "yuv420p"
+        heard = file.add_stream("aac", rate=48_000)
+        for pixels in gray([40, 50, 60]):
+            file.mux(shown.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 6000), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 48_000
+        for stream, frame in ((heard, silence), (shown, None), (heard, None)):
+            file.mux(stream.encode(frame))  # type: ignore[arg-type]
+    return path.read_bytes()

@@ -9,7 +9,7 @@ import torch
 from aiprod_components.errors import InvalidMediaError
 from aiprod_components.media.footage import check_aspect, check_footage, check_length, probe_footage, read_footage
 from aiprod_components.values import Footage
-from tests.media.clips import CODECS, corner, encoded, gray
+from tests.media.clips import CODECS, corner, encoded, gray, with_sound
 
 FIELD = "reference_video"
 
@@ -32,6 +32,17 @@ def test_frames_come_back_one_by_one(container: str, tmp_path: Path):
     frames = read_footage(Footage(encoded(gray(sent), tmp_path, container=container)), num_frames=20, height=48, width=64, frame_rate=24.0)
     assert frames.shape == (1, 20, 48, 64, 3)
     assert max(abs(got - level) for got, level in zip(levels(frames), sent, strict=True)) <= 4
+
+
+def test_sound_and_words_beside_the_pictures_do_no_harm(tmp_path: Path):
+    """The sandbox has nothing left to open when it meets them."""
+    film = with_sound(tmp_path, container="mkv")
+    track_type, codec = film.index(b"\x83\x81\x02"), film.index(b"A_AAC")  # EBML: TrackType of sound
+    titled = film[:codec] + b"S_XYZ" + film[codec + 5 :]
+    titled = titled[:track_type] + b"\x83\x81\x11" + titled[track_type + 3 :]  # of subtitles
+    for data in (with_sound(tmp_path, container="mp4"), film, titled):
+        shape = probe_footage(check_footage(data, field=FIELD))
+        assert (shape.width, shape.height) == (64, 48) and shape.seconds == pytest.approx(0.125, abs=0.01)
 
 
 @pytest.mark.parametrize(

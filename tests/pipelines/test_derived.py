@@ -1,4 +1,4 @@
-"""A finished video is carried on, made anew with other words, or followed: its settings stay, and where it is carried on its frames do."""
+"""A finished video is carried on, or made anew with other words: its settings stay, and where it is carried on its frames do."""
 
 from collections import Counter
 from typing import Any, cast
@@ -10,14 +10,14 @@ from torch import Tensor
 from aiprod_components.calls import DecodeVideo, Denoise, EncodeTail
 from aiprod_components.errors import InvalidMediaError, InvalidRequestError
 from aiprod_components.families import make_family
-from aiprod_components.local import LocalStages, Silent, run_plan
+from aiprod_components.local import LocalStages, Silent
 from aiprod_components.pipelines import PIPELINES, parse_request
 from aiprod_components.pipelines.base import VideoRequest
-from aiprod_components.pipelines.derived import edit_request, extend_request, remix_request
+from aiprod_components.pipelines.derived import extend_request, remix_request
 from aiprod_components.plan import Plan, Ref, fill, identify
 from aiprod_components.stages.vae_decoder import VAEDecoder
 from aiprod_components.values import Footage, Picture
-from tests.bodies import footage, picture
+from tests.bodies import footage
 
 FAMILY = make_family("miniature")
 PROMPT = "a big red ball moves right slowly on a black background"
@@ -193,22 +193,3 @@ def test_a_remix_is_the_same_but_for_its_words():
     assert {**dict(remixed), "prompt": PROMPT, "next_prompts": ("a star",)} == dict(source)
     before, after = calls_of(source.plan(FAMILY)), calls_of(remixed.plan(FAMILY))
     assert before["draft"] == after["draft"] and before["prompt"] != after["prompt"]
-
-
-@pytest.mark.parametrize("pipeline", PIPELINES)
-def test_an_edit_follows_the_video_at_its_size_and_length(pipeline: str):
-    source = request_of(pipeline, num_frames=17, height=96, width=64, frame_rate=12, **({} if pipeline != "ic_lora" else tall()))
-    edited = edit_request(source, prompt=NEXT, footage=Footage(footage(64, 96, num_frames=33)), family=FAMILY)
-    edited.plan(FAMILY)
-    assert (edited.pipeline, edited.prompt, edited.video, edited.seed) == ("ic_lora", NEXT, source.video, 5)
-
-
-def tall() -> dict[str, Any]:
-    return {"reference_video": {"footage": Footage(footage(64, 96, num_frames=33))}}
-
-
-def test_an_edit_runs():
-    source = request_of(num_frames=9, height=64, width=64, image={"picture": Picture(picture())})
-    made = run_plan(source.plan(FAMILY), stages=(stages := LocalStages(FAMILY, device=torch.device("cpu"))))
-    edited = run_plan(edit_request(source, prompt=NEXT, footage=Footage(made.data), family=FAMILY).plan(FAMILY), stages=stages)
-    assert edited.shape == made.shape and edited.frames_digest != made.frames_digest

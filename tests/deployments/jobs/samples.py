@@ -1,17 +1,23 @@
-"""jobs as tests ask for them, and time as it passes for the database"""
+"""jobs as tests ask for them, one by one or at once, and time as it passes for the database"""
 
 import secrets
-from typing import Any
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from sqlalchemy import String, cast, insert, literal, select, update
 
+from aiprod_components.errors import AiprodError
 from deployments.jobs.database import Database
 from deployments.jobs.records import IN_PROGRESS, Job, NewJob
 from deployments.jobs.store import JobStore
 from deployments.jobs.tables import jobs
 
+Result = TypeVar("Result")
 FAMILIES = ("miniature",)
 LEASE = 60.0
+AT_ONCE = 8
 LOST = {"code": "worker_lost", "message": "the worker is gone"}
 
 
@@ -69,3 +75,18 @@ def multiply(database: Database, job: Job, number: int) -> None:
 def running(database: Database) -> set[str]:
     with database.read() as connection:
         return set(connection.scalars(select(jobs.c.id).where(jobs.c.status == IN_PROGRESS)))
+
+
+def at_once(work: Callable[[int], Result]) -> list[Result | AiprodError]:
+    """What so many threads get that begin together."""
+    barrier = threading.Barrier(AT_ONCE)
+
+    def run(number: int) -> Result | AiprodError:
+        barrier.wait(timeout=30)
+        try:
+            return work(number)
+        except AiprodError as error:
+            return error
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        return list(threads.map(run, range(AT_ONCE)))

@@ -1,38 +1,15 @@
 """jobs that ask to enter, some at once -> one job per key, no more than there is room and money for"""
 
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
-
 import pytest
 from sqlalchemy import select, update
 
-from aiprod_components.errors import AiprodError, IdempotencyError, QueueFullError, QuotaError
+from aiprod_components.errors import IdempotencyError, QueueFullError, QuotaError
 from deployments.jobs.database import Database
 from deployments.jobs.records import Claim, QueueLimits
 from deployments.jobs.store import JobStore
 from deployments.jobs.tables import spending
 from deployments.jobs.tenants import Tenant, TenantStore
-from tests.deployments.jobs.samples import LOST, claim, create, new_job
-
-Result = TypeVar("Result")
-AT_ONCE = 8
-
-
-def at_once(work: Callable[[int], Result]) -> list[Result | AiprodError]:
-    """What so many threads get that begin together."""
-    barrier = threading.Barrier(AT_ONCE)
-
-    def run(number: int) -> Result | AiprodError:
-        barrier.wait(timeout=30)
-        try:
-            return work(number)
-        except AiprodError as error:
-            return error
-
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        return list(threads.map(run, range(AT_ONCE)))
+from tests.deployments.jobs.samples import AT_ONCE, LOST, at_once, claim, create, new_job
 
 
 def test_the_same_body_with_the_same_key_is_the_same_job(store: JobStore) -> None:

@@ -13,7 +13,7 @@ from deployments.jobs.records import NO_LIMIT, Claim, Job, QueueLimits
 from deployments.jobs.store import JobStore
 from deployments.jobs.tenants import Tenant, TenantStore
 from tests.deployments.jobs.conftest import empty
-from tests.deployments.jobs.samples import FAMILIES, LEASE, LOST, claim, create, multiply, pass_time
+from tests.deployments.jobs.samples import AT_ONCE, FAMILIES, LEASE, LOST, at_once, claim, create, multiply, pass_time, running
 
 LIMITS = QueueLimits()
 
@@ -103,6 +103,13 @@ def test_a_tenant_at_its_limit_of_running_jobs_is_passed_over(store: JobStore, d
     assert serve(store, 1) == ["bob"]
     store.finish(Claim.of(first), {}, [], None)
     assert serve(store, 1) == ["ada"]
+
+
+def test_a_tenants_limit_of_running_jobs_holds_however_many_claim_at_once(store: JobStore, database: Database) -> None:
+    TenantStore(database).put(Tenant("ada", max_running=3))
+    multiply(database, create(store), AT_ONCE)
+    claims = at_once(lambda number: store.claim(str(number), LEASE, FAMILIES))
+    assert sum(isinstance(job, Job) for job in claims) == 3 == len(running(database))
 
 
 def test_only_jobs_of_the_families_that_are_asked_for_are_claimed(store: JobStore) -> None:
