@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
@@ -123,6 +124,12 @@ class ArtifactStore:
         if self.is_local:
             return None
         return obstore.sign(self._store, "GET", key, timedelta(seconds=LINK_SECONDS))  # type: ignore[arg-type]
+
+    @property
+    def origin(self) -> str | None:
+        """Where links lead, as a browser calls it; None for a folder."""
+        link = self.link("any")
+        return None if link is None else "://".join(urlsplit(link)[:2])
 
     def _keys_under(self, prefix: str) -> Iterator[str]:
         for batch in obstore.list(self._store, f"{prefix.rstrip('/')}/"):

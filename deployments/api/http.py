@@ -57,7 +57,7 @@ def make_app(service: VideoService, wire: Wire, surroundings: Surroundings) -> F
     Routes(service, wire, surroundings).add_to(app)
     document = describe_api(app, wire)
     app.openapi = lambda: document
-    mount(app)
+    mount(app, video_origins=service.content_origins)
     return app
 
 

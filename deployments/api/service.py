@@ -64,6 +64,12 @@ class VideoService:
         self._watcher = Watcher(storage.jobs)
         self._authenticator = authenticator
 
+    @property
+    def content_origins(self) -> list[str]:
+        """Where else than here content may be served from: the bucket's origin."""
+        origin = self._storage.artifacts.origin
+        return [] if origin is None else [origin]
+
     async def authenticate(self, authorization: str | None, *, scope: str) -> Caller:
         return await self._authenticator.caller(authorization, scope=scope)
 

@@ -120,7 +120,10 @@ def _postgresql_engine(url: URL) -> Engine:
     settings = " ".join(f"-c {name}={value}" for name, value in POSTGRESQL_SETTINGS.items())
     asked = {"connect_timeout": "10", "application_name": "aiprod", "options": "", **url.query}
     url = url.set(drivername="postgresql+psycopg", query={**asked, "options": f"{settings} {asked['options']}"})
-    return create_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True, json_serializer=_to_json)
+    try:
+        return create_engine(url, isolation_level="READ COMMITTED", pool_pre_ping=True, json_serializer=_to_json)
+    except ImportError as error:
+        raise ConfigError("the job database is PostgreSQL, whose driver is not installed; pip install 'aiprod[postgresql]'") from error
 
 
 BACKENDS: dict[str, Callable[[URL], Engine]] = {"sqlite": _sqlite_engine, "postgresql": _postgresql_engine}

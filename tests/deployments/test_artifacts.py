@@ -80,6 +80,7 @@ def test_a_bucket_serves_by_itself_and_a_folder_does_not(s3: str, tmp_path: Path
     bucket.put("videos/a/1/video", b"an mp4")
     link = bucket.link("videos/a/1/video")
     assert link is not None and httpx.get(link, trust_env=False).content == b"an mp4"
+    assert bucket.origin is not None and link.startswith(f"{bucket.origin}/") and folder.origin is None
     assert folder.link("videos/a/1/video") is None and folder.is_local and not bucket.is_local
 
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -142,6 +143,12 @@ def test_a_url_that_leads_nowhere_is_refused_without_showing_its_password(url: s
     with pytest.raises(ConfigError, match=URLS[url]) as caught:
         open_database(url)
     assert SECRET not in str(caught.value)
+
+
+def test_a_driver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigError, match=r"pip install 'aiprod\[postgresql\]'"):
+        open_database("postgresql+psycopg://ada@host/jobs")
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
