@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: venv demo check test quality serve clean
+.PHONY: venv demo check test faults quality serve clean
 
 venv: $(INSTALLED)
 
@@ -24,6 +24,9 @@ check: venv
 
 test: venv
 	$(BIN)/pytest
+
+faults: venv  ## 200 jobs under kill -9 and SIGSTOP on both databases: docs/reliability.json, in some twenty minutes
+	$(BIN)/python -m tests.faults.long
 
 quality: venv  ## docs/quality.md, from held-out seeds
 	$(BIN)/python -m aiprod_components.training.report

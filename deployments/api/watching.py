@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from aiprod_components.errors import UnavailableError
 from deployments.jobs.records import Job
 from deployments.jobs.store import JobStore
 
@@ -54,7 +55,7 @@ class Watcher:
             asked = dict(self._versions)
             try:
                 changes = await asyncio.to_thread(self._jobs.changed, asked)
-            except SQLAlchemyError:
+            except (SQLAlchemyError, UnavailableError):
                 log.exception("jobs could not be looked at; trying again")
                 await asyncio.sleep(1)
                 continue

@@ -2,44 +2,23 @@
 
 import time
 from collections import Counter
-from typing import Any
 
 import httpx
 import pytest
-from ray import serve
 
 from tests.api.receiver import receiving
 from tests.faults.chaos import Blow, await_all, beaten, pids_of, strike, submit
+from tests.faults.counting import SLOW, steps_of, wait_for
 from tests.graph import PATIENCE, Graph
 
 pytestmark = pytest.mark.timeout(2 * PATIENCE + 60)
 
 JOBS = 24
 BLOWS = (Blow("denoiser"), Blow("dispatcher"), Blow("refiner"), Blow("ingress"))
-SLOW = {"prompt": "a red ball", "num_frames": 33, "size": "256x256", "num_inference_steps": 100, "pipeline": "ti2vid_one_stage"}
-
-
-def steps_of(stage: str) -> int:
-    """Steps that the replicas of a stage have taken since they started, all together."""
-    answers = serve.get_deployment_handle(stage, app_name="miniature").broadcast("activity").results(timeout_s=30)
-    return sum(answer["steps"] for answer in answers)
 
 
 def replicas_of(stage: str) -> set[int]:
     return set(pids_of(stage))
-
-
-def wait_for(client: httpx.Client, video_id: str, *, stage: str, done: int = 1) -> dict[str, Any]:
-    """The video once a stage is at work on it and has taken so many steps."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        video = client.get(f"/v1/videos/{video_id}").json()
-        current = video["current"] or {}
-        if current.get("stage") == stage and current["done"] >= done:
-            return video
-        assert video["status"] in ("queued", "in_progress"), video
-        time.sleep(0.05)
-    raise TimeoutError(f"{video_id} did not come to {stage}")
 
 
 def test_jobs_survive_the_death_of_what_works_on_them(graph: Graph) -> None:
