@@ -177,8 +177,12 @@ def _choose(named: str | None) -> str | None:
 
 def _ask(server: str, prompt: str, settings: VideoSettings) -> GeneratedVideo:
     # Whoever ends this process, and not only Ctrl-C, cancels the video.
-    with interruptible(), Client(server) as client, job_bars(console=err) as show:
-        video = client.generate(prompt, settings, on_change=show)
+    try:
+        with interruptible(), Client(server) as client, job_bars(console=err) as show:
+            video = client.generate(prompt, settings, on_change=show)
+    except KeyboardInterrupt:
+        err.print("stopped; the server was told to cancel the video")
+        raise
     err.print(times_table(video.timings))
     return video
 

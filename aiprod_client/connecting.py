@@ -59,7 +59,7 @@ def http_arguments(request: Request, *, default: httpx.Timeout) -> dict[str, Any
 
 
 def _http_timeout(seconds: float) -> httpx.Timeout:
-    return httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS))
+    return httpx.Timeout(None if math.isinf(seconds) else seconds, connect=min(seconds, CONNECT_SECONDS))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from aiprod_client.client import Client
 from aiprod_client.errors import AiprodClientError
 from aiprod_client.server import ROOT, ServerError, free_port, running_server
 from aiprod_client.settings import VideoSettings
-from aiprod_client.terminal import summary, times_table
+from aiprod_client.terminal import job_bars, summary, times_table
 from aiprod_components.errors import AiprodError
 
 PROMPT = "a big red ball bounces on a navy background"
@@ -31,8 +31,8 @@ def main() -> int:
         try:
             with console.status("starting the graph"), graph as server:
                 console.print(f"ready in {server.seconds_to_ready:.0f} s: {server.url}")
-                with Client(server.url) as client:
-                    video = client.generate(PROMPT, SETTINGS, timeout=PATIENCE_SECONDS)
+                with Client(server.url) as client, job_bars(console=console) as show:
+                    video = client.generate(PROMPT, SETTINGS, timeout=PATIENCE_SECONDS, on_change=show)
                 OUTPUT.write_bytes(video.data)
                 console.print(f"“{PROMPT}”")
                 console.print(times_table(video.timings))

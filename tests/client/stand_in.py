@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -143,6 +144,11 @@ class StandIn(ThreadingHTTPServer):
 
     def bodies(self, call: str) -> list[Any]:
         return [received.body for received in self.received if received.call == call]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients hang up, which is theirs to do; whatever else goes wrong is shown."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def answer(self, received: Received) -> Answer:
         with self.lock:

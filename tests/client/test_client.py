@@ -2,6 +2,7 @@
 
 import base64
 import inspect
+import math
 import socket
 from uuid import UUID
 
@@ -244,6 +245,11 @@ def test_an_answer_that_does_not_come_in_time_is_an_error(connect: Connect) -> N
             pytest.raises(AiprodClientError, match="did not answer in time"),
         ):
             client.generate("a red ball")
+
+
+def test_an_answer_may_take_for_ever_if_it_is_told_so(server: StandIn, connect: Connect) -> None:
+    with connect(server.url, timeout=math.inf) as client:
+        assert client.generate("a red ball").data == VIDEO
 
 
 def test_this_machine_is_reached_without_the_environments_proxy(server: StandIn, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:

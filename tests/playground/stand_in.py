@@ -246,6 +246,7 @@ def make_app(stand_in: StandIn) -> FastAPI:
         return await forward(request)
 
     _add_videos(app, stand_in)
+    _add_one_video(app, stand_in)
     _add_the_rest(app, stand_in)
     return app
 
@@ -290,6 +291,8 @@ def _add_videos(app: FastAPI, stand_in: StandIn) -> None:
         prompt = (await read_body(request)).fields["prompt"]
         return await stand_in.add(_remade(job, prompt=prompt, seed=job.video["seed"]), source=video_id)
 
+
+def _add_one_video(app: FastAPI, stand_in: StandIn) -> None:
     @app.post("/v1/videos/{video_id}/cancel")
     async def cancel(video_id: str) -> Any:
         return await stand_in.cancel(stand_in.find(video_id))

@@ -146,6 +146,11 @@ def test_a_number_out_of_bounds_is_told_at_its_field_before_anything_is_sent(pag
     expect(page.locator("#field-num_inference_steps-fault")).to_have_text("Must be at least 1, got 0.")
     page.locator("#field-num_frames").fill("30")
     expect(page.locator("#field-num_frames-fault")).to_contain_text("nearest is 29")
+    output = page.locator("summary", has_text="Output")
+    output.click()
+    page.locator("#field-fps").fill("0")
+    output.click()
+    expect(output).to_contain_text("needs a look")
     posted: list[str] = []
     page.on("request", lambda request: posted.append(request.url) if request.method == "POST" else None)
     page.get_by_role("button", name="Create video").click()

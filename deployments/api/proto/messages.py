@@ -38,7 +38,7 @@ def read_body(request: Message) -> Body:
 def _read_files(files: Mapping[str, bytes]) -> dict[str, bytes]:
     if len(files) > MAX_VALUES:
         raise InvalidRequestError(f"the request has more than {MAX_VALUES} files; leave out what is not needed", field="files")
-    return {name: files[name] for name in sorted(files)}
+    return dict(files)
 
 
 def _read_settings(settings: Struct) -> dict[str, Any]:
@@ -65,8 +65,7 @@ def _nested(value: Value) -> Struct | ListValue | None:
 
 
 def _record(settings: Struct) -> dict[str, Any]:
-    # A map of protobuf has no order; the same request must become the same body.
-    return {name: _plain(settings.fields[name]) for name in sorted(settings.fields)}
+    return {name: _plain(value) for name, value in settings.fields.items()}
 
 
 def _plain(value: Value) -> Any:

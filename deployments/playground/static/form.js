@@ -31,9 +31,13 @@ export function Settings({ fields, values, faults, set }) {
         note=${field.name === "num_frames" && lengthOf(fields, values)} set=${value => set(field.name, value)} />`);
     if (!group) return html`<div class="fields" key="usual">${controls}</div>`;
     const changed = inside.filter(({ name }) => values[name] !== undefined).length;
+    const faulty = Object.keys(faults).some(path => inside.some(({ name }) => name === path.split(".")[0]));
     return html`
       <details class="group" key=${group}>
-        <summary><span>${group}</span>${changed > 0 && html`<small>${changed} changed</small>`}</summary>
+        <summary>
+          <span>${group}</span>
+          ${faulty ? html`<small class="bad">needs a look</small>` : changed > 0 && html`<small>${changed} changed</small>`}
+        </summary>
         <div class="fields">${controls}</div>
       </details>`;
   });
@@ -46,7 +50,7 @@ function lengthOf(fields, values) {
 }
 
 /** One control with its label, its words of help and what is wrong with it. */
-export function Field({ field, path, value, faults, set, note }) {
+function Field({ field, path, value, faults, set, note }) {
   const id = idOf(path), wrong = faults[path]?.message;
   const about = [field.help && `${id}-help`, wrong && `${id}-fault`].filter(Boolean).join(" ") || undefined;
   const common = { id, "data-path": path, "aria-describedby": about, "aria-invalid": wrong ? "true" : undefined };
@@ -55,7 +59,7 @@ export function Field({ field, path, value, faults, set, note }) {
     <div class="field kind-${field.kind} ${wrong ? "wrong" : ""}">
       <${Control} field=${field} path=${path} value=${value} faults=${faults} set=${set} common=${common} note=${note} />
       ${field.help && html`<p class="help" id="${id}-help">${field.help}</p>`}
-      ${wrong && html`<p class="fault" id="${id}-fault">${wrong}</p>`}
+      <div aria-live="polite">${wrong && html`<p class="fault" id="${id}-fault">${wrong}</p>`}</div>
     </div>`;
 }
 

@@ -1,7 +1,7 @@
 // server-sent events over fetch (EventSource cannot send a key) -> a video as it changes, until its end, through lost connections
 import { call, pause } from "./api.js";
 
-export const FINAL = new Set(["completed", "failed", "cancelled"]);
+const FINAL = new Set(["completed", "failed", "cancelled"]);
 export const isLive = video => Boolean(video) && !FINAL.has(video.status);
 const SILENCE = 45_000; // ms; the server says something every 15 s
 

@@ -2,7 +2,7 @@
 import { read } from "./api.js";
 import { fieldsOf, valuesFrom } from "./schema.js";
 import { isLive } from "./stream.js";
-import { useState } from "./view.js";
+import { useRef, useState } from "./view.js";
 
 const PAGE = 24;
 const RECIPES = "aiprod.recipes", MOST_RECIPES = 100;
@@ -35,35 +35,47 @@ export function draftOf(video, families) {
 /** Whether a video does not say all that made it. */
 export const isDerived = video => Boolean(video.remixed_from_video_id) && !recipes.has(video.id);
 
-// --- the list
-const newest = (one, other) => other.created_at - one.created_at || (one.id < other.id ? 1 : -1);
+// --- the list, in the server's order: newest first
 const later = (old, seen) => (old && !isLive(old) ? old : seen); // what has ended stays ended, whatever answer comes late
+const without = (list, gone) => list.filter(({ id }) => id !== gone);
 
-/** A first page over what is known: the watched video is newer than any page, and older ones than the page's stay. */
-function merged(old, { data, has_more: hasMore }, watched) {
-  const known = Object.fromEntries(old.map(video => [video.id, video])), last = data.at(-1);
-  const fresh = data.map(video => (video.id === watched && known[watched]) || later(known[video.id], video));
-  return [...fresh, ...(hasMore ? old.filter(video => newest(video, last) > 0) : [])].sort(newest);
+function withVideo(list, video) {
+  if (list.some(({ id }) => id === video.id)) return list.map(old => (old.id === video.id ? later(old, video) : old));
+  const place = list.findIndex(old => old.created_at <= video.created_at);
+  return place < 0 ? [...list, video] : list.toSpliced(place, 0, video);
+}
+
+/** A first page over what is known: the watched video is newer than any page, and what is older than the page stays. */
+function withPage(list, { data, has_more: hasMore }, watched) {
+  const known = Object.fromEntries(list.map(video => [video.id, video])), fresh = new Set(data.map(({ id }) => id));
+  const older = hasMore ? list.filter(video => !fresh.has(video.id) && video.created_at <= data.at(-1).created_at) : [];
+  return [...data.map(video => (video.id === watched && known[watched]) || later(known[video.id], video)), ...older];
 }
 
 export function useVideos() {
   const [list, setList] = useState([]), [hasMore, setMore] = useState(false), [loaded, setLoaded] = useState(false);
-  const without = (old, gone) => old.filter(({ id }) => id !== gone);
-  const put = (old, video) => [later(old.find(({ id }) => id === video.id), video), ...without(old, video.id)].sort(newest);
+  const changes = useRef(0); // of what is in the list: a page that was asked for before one is out of date
   const fetchPage = (after, options) => read(`v1/videos?limit=${PAGE}&order=desc${after ? `&after=${after}` : ""}`, options);
   return {
     list, hasMore, loaded,
-    upsert: video => setList(old => put(old, video)),
-    drop: id => setList(old => without(old, id)),
+    upsert(video) {
+      if (!list.some(({ id }) => id === video.id)) changes.current++;
+      setList(old => withVideo(old, video));
+    },
+    drop(id) {
+      changes.current++;
+      setList(old => without(old, id));
+    },
     async refresh(watched) {
-      const page = await fetchPage(null, { quiet: true });
-      setList(old => merged(old, page, watched));
+      const before = changes.current, page = await fetchPage(null, { quiet: true });
+      if (changes.current !== before) return;
+      setList(old => withPage(old, page, watched));
       if (list.length <= PAGE) setMore(page.has_more);
       setLoaded(true);
     },
     async more() {
       const page = await fetchPage(list.at(-1).id);
-      setList(old => page.data.reduce(put, old));
+      setList(old => [...old, ...page.data.filter(({ id }) => !old.some(video => video.id === id))]);
       setMore(page.has_more);
       return page.data[0];
     },

@@ -86,5 +86,5 @@ def _travelled(value: Any) -> Any:
 
 
 async def _end(context: Any, ours: RayServegRPCContext, error: Exception) -> None:
-    code: Any = ours.code()
+    code: Any = _travelled((ours.code(), error))[0]
     await context.abort(code or grpc.StatusCode.INTERNAL, _truncate_message(ours.details() if code else repr(error)))

@@ -89,8 +89,16 @@ def test_who_is_busy_says_when_to_come_again(service: StandInService, target: st
     assert json.loads(failed(target, "GetVideo").details)["retry_after"] == 17
 
 
+class _NotToBePickledError(Exception):
+    def __init__(self, path: str, number: int) -> None:
+        super().__init__(f"{path} {number}")
+
+
+UNFORESEEN = [ValueError("/secret/path"), tree.CheckpointError("/secret/path"), _NotToBePickledError("/secret/path", 3)]
+
+
 @pytest.mark.parametrize("rpc", ["GetVideo", "WatchVideo", "GenerateVideo"])
-@pytest.mark.parametrize("error", [ValueError("/secret/path"), tree.CheckpointError("/secret/path"), KeyError("secret")], ids=repr)
+@pytest.mark.parametrize("error", UNFORESEEN, ids=repr)
 def test_what_nobody_foresaw_is_told_to_the_log_alone(
     service: StandInService, target: str, error: Exception, rpc: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -102,7 +110,6 @@ def test_what_nobody_foresaw_is_told_to_the_log_alone(
         "param": None,
         "code": "internal",
     }
-    assert not {"secret", "Traceback", "File "} & set(answer.details.split())
     assert "secret" not in answer.details and "secret" in caplog.text and f"{rpc} failed" in caplog.text
 
 
@@ -110,7 +117,8 @@ def test_what_nobody_foresaw_is_told_to_the_log_alone(
 def test_a_long_reason_is_cut_so_that_the_document_stays_one(service: StandInService, target: str, character: str) -> None:
     service.raises = InvalidRequestError(character * 20_000, field=character * 5_000)
     answer = failed(target, "GetVideo")
-    assert answer.code == "INVALID_ARGUMENT" and len(answer.details) <= MOST_DETAILS
+    on_the_wire = len(answer.details) + 2 * answer.details.count("%")
+    assert answer.code == "INVALID_ARGUMENT" and on_the_wire <= MOST_DETAILS and answer.details.isascii()
     assert json.loads(answer.details)["detail"].startswith(character * 20)
 
 
