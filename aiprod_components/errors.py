@@ -76,6 +76,18 @@ class ConfigError(AiprodError):
     code = "config_invalid"
 
 
+class UnsatisfiableRangeError(InvalidRequestError):
+    """A range of bytes outside of what there is."""
+
+    code = "range_not_satisfiable"
+
+
+class VideoFailedError(AiprodError):
+    """A video that was waited for will not come."""
+
+    code = "video_failed"
+
+
 class NotFoundError(AiprodError):
     """Nothing of that name is there, or it is somebody else's."""
 

@@ -161,8 +161,11 @@ def private(plan: Plan) -> dict[str, bool]:
 
 def cost_of(plan: Plan) -> float:
     """What a plan costs, above 0: thousands of passes of a token through the denoiser, or what takes as long elsewhere."""
-    works = [(step.call.weight, step.call.work(plan.grid)) for step in plan.steps]
-    return sum(weight * work.network_calls * work.tokens for weight, work in works) / 1000
+    return sum(_cost(step.call, step.call.work(plan.grid)) for step in plan.steps)
+
+
+def _cost(call: Call[Any], work: Work) -> float:
+    return call.weight * work.network_calls * work.tokens / 1000
 
 
 def describe(plan: Plan) -> dict[str, Any]:
@@ -191,6 +194,7 @@ def _describe_step(step: Step, *, work: Work) -> dict[str, Any]:
         "call": type(step.call).__name__,
         "inputs": list(step.inputs),
         "arguments": {field.name: _describe_value(getattr(step.call, field.name)) for field in fields(step.call)},  # type: ignore[arg-type]
+        "cost": round(_cost(step.call, work), 6),
         "work": {"network_calls": work.network_calls, "tokens": work.tokens, "output_bytes": work.output_bytes},
     }
 

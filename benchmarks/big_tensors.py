@@ -1,7 +1,7 @@
 """megabytes -> a tensor of that size -> its sum: two stages that do nothing but hand a value on, for benchmarks and tests"""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from ray import serve
@@ -45,7 +45,7 @@ class Maker:
         self._made: dict[int, Tensor] = {}
 
     async def run(self, order: Order, /) -> Sealed:
-        call: Make = order.call
+        call = cast(Make, order.call)
         if call.megabytes not in self._made:
             self._made = {call.megabytes: torch.ones(call.megabytes * 500_000, dtype=torch.bfloat16)}
         return Sealed.of(Big(self._made[call.megabytes]), receipts=())

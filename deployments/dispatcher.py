@@ -87,6 +87,17 @@ class Dispatcher:
             await asyncio.wait(tasks)
         return bool(tasks)
 
+    async def activity(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Of the jobs worked on here, by family and stage: how many a stage computes for, and how many wait for it."""
+        counts: dict[str, dict[str, dict[str, int]]] = {}
+        for run in self._runs.values():
+            stages = counts.setdefault(run.assignment.job.family, {})
+            for what, names in zip(("running", "queued"), run.at_work(), strict=True):
+                for name in names:
+                    stage = stages.setdefault(name, {"running": 0, "queued": 0})
+                    stage[what] += 1
+        return counts
+
     async def check_health(self) -> None:
         if ended := [task for task in self._loops if task.done()]:
             raise RuntimeError(f"the dispatcher's loop has ended: {ended[0]}")

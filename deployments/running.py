@@ -17,7 +17,7 @@ from deployments.jobs.kept import Kept
 from deployments.jobs.records import Claim, Job
 from deployments.keeping import KeptStep
 from deployments.orders import ForJob, Order, Publish, Published, Report, merge_stages, receipt_record
-from deployments.runner import run_plan
+from deployments.runner import run_plan, steps_to_run
 from deployments.settings import ProvenanceArgs
 from deployments.storage import Storage
 
@@ -64,7 +64,7 @@ class JobRun:
         self.is_dirty = False
         works = {step.name: step.call.work(assignment.plan.grid) for step in assignment.plan.steps}
         self._weights = {name: work.network_calls * work.tokens for name, work in works.items()}
-        self._ended: set[str] = set()
+        self._begun, self._ended, self._kept = set[str](), set[str](), set[str]()
 
     def note(self, report: Report) -> None:
         """Takes down what a stage says. Percent never falls, and is not 100 before the job is finished."""
@@ -73,6 +73,7 @@ class JobRun:
             self.stages = merge_stages(self.stages, [receipt_record(report.receipt, attempt=self.assignment.job.attempt)])
         elif report.step in self._ended:
             return  # messages may overtake each other
+        self._begun.add(report.step)
         self.progress = {
             "percent": max(self._percent(report), self.progress.get("percent", 0)),
             "step": report.step,
@@ -83,8 +84,15 @@ class JobRun:
         }
         self.is_dirty = True
 
+    def at_work(self) -> tuple[list[str], list[str]]:
+        """The stages that compute for the job now, and those in whose queue it waits."""
+        there = self._ended | self._kept
+        running = [step.call.stage for step in self.assignment.plan.steps if step.name in self._begun - self._ended]
+        waiting = [step for step in steps_to_run(self.assignment.plan, kept=self._kept) if step.name not in self._begun]
+        return running, [step.call.stage for step in waiting if there.issuperset(step.inputs)]
+
     def _percent(self, report: Report) -> int:
-        behind = sum(self._weights[name] for name in self._ended)
+        behind = sum(self._weights[name] for name in self._ended | self._kept)
         if report.total and report.step not in self._ended:
             behind += self._weights[report.step] * report.done / report.total
         return int(99 * behind / sum(self._weights.values()))
@@ -103,6 +111,7 @@ class JobRun:
 
     async def _walk_once(self) -> dict[str, Any]:
         kept = await asyncio.to_thread(self._find_kept)
+        self._kept, self._begun, self._ended = set(kept), set(), set()
         output = self.assignment.plan.output
         if output in kept:
             try:

@@ -43,7 +43,7 @@ class StageReplica:
         self._fingerprint = made.fingerprint
         self._stage = loaded.result()
         self._shelf, self._reporters = Shelf(), Reporters(stage)
-        self._steps = self._running = self._waiting = 0
+        self._steps = 0
         self._failure: str | None = None
 
     async def run(self, order: Order, /, **inputs: Sealed | KeptStep) -> Sealed:
@@ -55,15 +55,9 @@ class StageReplica:
         if reporter is not None:
             reporter.on_refusal(progress.stop)
         context = contextvars.copy_context()  # else the trace ends here
-        self._waiting += 1
-        work = self._thread.submit(context.run, self._work, order, inputs, progress, reporter)
-        try:
-            return await _to_the_end(work, progress)
-        finally:
-            self._waiting -= 1
+        return await _to_the_end(self._thread.submit(context.run, self._work, order, inputs, progress, reporter), progress)
 
     def _work(self, order: Order, inputs: Mapping[str, Sealed | KeptStep], progress: Watched, reporter: JobReporter | None) -> Sealed:
-        self._running += 1
         try:
             if reporter is not None:
                 reporter.begin()
@@ -78,8 +72,6 @@ class StageReplica:
             # The device context is lost for this process: only a new replica can go on.
             self._failure = f"{type(error).__name__} in step {order.step}"
             raise UnavailableError(f"stage {self._name} lost its device; it is being restarted, try again") from error
-        finally:
-            self._running -= 1
         # Two machines' clocks differ by more than an idle queue takes.
         receipt = Receipt(order.step, self._name, self._replica, max(queued, 0.0), time.perf_counter() - started)
         sealed = Sealed.of(value, receipts=(*merge_receipts(opened.values()), receipt))
@@ -101,9 +93,9 @@ class StageReplica:
         """Of the weights and code that this replica computes with."""
         return self._fingerprint
 
-    async def activity(self) -> dict[str, int]:
-        """Calls that compute and that wait here, and the steps taken since the start."""
-        return {"running": self._running, "queued": self._waiting - self._running, "steps": self._steps}
+    async def steps(self) -> int:
+        """Taken since the start."""
+        return self._steps
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         config = StageConfig.model_validate(user_config)

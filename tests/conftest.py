@@ -7,4 +7,6 @@ CHECKED = ("values", "diffusion", "kernels", "media", "models", "stages", "water
 # Before anything imports them: a module that is loaded already stays unchecked.
 install_import_hook([f"aiprod_components.{name}" for name in CHECKED], "beartype.beartype")
 
-from tests.graph import graph  # noqa: E402, F401 - every test that needs the cluster shares this one
+from tests.graph import graph  # noqa: E402 - every test that needs the cluster shares this one
+
+__all__ = ["graph"]

@@ -4,7 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from aiprod_components.errors import ConflictError, InvalidRequestError, NotFoundError
+from aiprod_components.errors import ConflictError, InvalidRequestError, NotFoundError, UnsatisfiableRangeError
 from deployments.artifacts import ArtifactStore, file_key, preview_key
 from deployments.jobs.records import COMPLETED, Job
 from deployments.storage import Storage
@@ -27,12 +27,6 @@ class Content:
     def read(self, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes from `start` up to `end` (not included)."""
         return self.store.read(self.key, start=start, end=end)
-
-
-class UnsatisfiableRangeError(InvalidRequestError):
-    """A range of bytes outside of what there is."""
-
-    code = "range_not_satisfiable"
 
 
 def find_content(job: Job, *, variant: str, storage: Storage) -> Content:

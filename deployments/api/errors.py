@@ -13,7 +13,6 @@ from ray.serve.exceptions import BackPressureError
 from starlette.exceptions import HTTPException
 
 from aiprod_components import errors
-from deployments.api.content import UnsatisfiableRangeError
 
 log = logging.getLogger("ray.serve")
 
@@ -30,7 +29,7 @@ STATUS: dict[type[errors.AiprodError], int] = {
     errors.UnauthenticatedError: 401,
     errors.ForbiddenError: 403,
     errors.BusyError: 429,
-    UnsatisfiableRangeError: 416,
+    errors.UnsatisfiableRangeError: 416,
     errors.CheckpointError: 500,
     errors.ConfigError: 500,
     errors.CancelledError: 499,

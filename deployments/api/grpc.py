@@ -23,7 +23,6 @@ from ray.serve.grpc_util import RayServegRPCContext
 from aiprod_components import errors
 from deployments.api.body import Body
 from deployments.api.catalogue import describe_plan
-from deployments.api.content import UnsatisfiableRangeError
 from deployments.api.errors import RETRY_AFTER_SECONDS, problem, status_of
 from deployments.api.proto.aiprod.v1 import video_pb2 as pb
 from deployments.api.proto.messages import model_message, preview_message, read_body, struct_message, video_message
@@ -38,18 +37,11 @@ PAGE = 20
 
 Deployment = TypeVar("Deployment", bound=type)
 
-
-class VideoFailedError(errors.AiprodError):
-    """The video that GenerateVideo waited for will not come."""
-
-    code = "video_failed"
-
-
 # The nearest class in an error's ancestry decides. What is INTERNAL is told to the log alone.
 GRPC_STATUS: dict[type[errors.AiprodError], grpc.StatusCode] = {
     errors.AiprodError: grpc.StatusCode.INTERNAL,
     errors.InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
-    UnsatisfiableRangeError: grpc.StatusCode.OUT_OF_RANGE,
+    errors.UnsatisfiableRangeError: grpc.StatusCode.OUT_OF_RANGE,
     errors.UnknownModelError: grpc.StatusCode.NOT_FOUND,
     errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
@@ -59,7 +51,7 @@ GRPC_STATUS: dict[type[errors.AiprodError], grpc.StatusCode] = {
     errors.BusyError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.UnavailableError: grpc.StatusCode.UNAVAILABLE,
     errors.CancelledError: grpc.StatusCode.CANCELLED,
-    VideoFailedError: grpc.StatusCode.ABORTED,
+    errors.VideoFailedError: grpc.StatusCode.ABORTED,
 }
 
 
@@ -344,13 +336,13 @@ def _check_completed(record: dict[str, Any]) -> None:
         raise errors.CancelledError(f"{record['id']} was cancelled")
     if record["status"] != "completed":
         said = record.get("error") or {"code": "unknown", "message": f"it is {record['status']}, and no more is told of it"}
-        raise VideoFailedError(f"{record['id']} failed ({said['code']}): {said['message']}")
+        raise errors.VideoFailedError(f"{record['id']} failed ({said['code']}): {said['message']}")
 
 
 def _range(request: pb.DownloadVideoRequest, *, size: int) -> tuple[int, int]:
     """First byte and the one after the last."""
     if not 0 <= request.offset <= size:
-        raise UnsatisfiableRangeError(f"offset must be from 0 to {size}, the file's size, got {request.offset}", field="offset")
+        raise errors.UnsatisfiableRangeError(f"offset must be from 0 to {size}, the file's size, got {request.offset}", field="offset")
     if request.length < 0:
         raise errors.InvalidRequestError(f"length must be at least 0, got {request.length}; leave it out for all", field="length")
     return request.offset, min(request.offset + request.length, size) if request.HasField("length") else size

@@ -64,15 +64,25 @@ class Ingress:
 
     async def _graph(self) -> dict[str, Any]:
         applications = (await asyncio.to_thread(serve.status)).applications
-        return {name: await self._describe(name, applications.get(name)) for name in self._families}
+        activities = await self._activities()
+        return {name: self._describe(name, applications.get(name), activities) for name in self._families}
 
-    async def _describe(self, family: str, application: Any) -> dict[str, Any]:
+    def _describe(self, family: str, application: Any, activities: list[dict[str, Any]]) -> dict[str, Any]:
         deployments = {} if application is None else application.deployments
-        replicas = {name: _running(deployments.get(name)) for name in stages_of(self._families[family])}
         return {
             "status": "ABSENT" if application is None else application.status.value,
-            "stages": [{"name": name, "replicas": count, **await _activity(family, name, count)} for name, count in replicas.items()],
+            "stages": [
+                {"name": name, "replicas": _running(deployments.get(name)), **_counts(activities, family, name)}
+                for name in stages_of(self._families[family])
+            ],
         }
+
+    async def _activities(self) -> list[dict[str, Any]]:
+        """What each dispatcher says of its jobs; nothing while none answers."""
+        try:
+            return await asyncio.wait_for(self._dispatcher.broadcast("activity").results_async(), 2.0)
+        except (RayError, RayServeException, TimeoutError):
+            return []
 
 
 def _running(deployment: Any) -> int:
@@ -86,13 +96,6 @@ async def _quietly(response: Any) -> None:
         log.info("the dispatcher was not woken: %s", type(error).__name__)
 
 
-async def _activity(family: str, stage: str, replicas: int) -> dict[str, int]:
-    """What the replicas of a stage are at, all together."""
-    if not replicas:
-        return {"running": 0, "queued": 0}
-    try:
-        handle = await asyncio.to_thread(serve.get_deployment_handle, stage, app_name=family)
-        answers = await asyncio.wait_for(handle.broadcast("activity").results_async(), 2.0)
-    except (RayError, RayServeException, TimeoutError):
-        return {"running": 0, "queued": 0}
-    return {what: sum(answer[what] for answer in answers) for what in ("running", "queued")}
+def _counts(activities: list[dict[str, Any]], family: str, stage: str) -> dict[str, int]:
+    found = [activity.get(family, {}).get(stage, {}) for activity in activities]
+    return {what: sum(counts.get(what, 0) for counts in found) for what in ("running", "queued")}

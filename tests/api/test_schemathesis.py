@@ -6,8 +6,6 @@ from typing import Any
 import hypothesis
 import pytest
 import schemathesis
-from schemathesis import Case
-from schemathesis.checks import CHECKS
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from tests.graph import PATIENCE, Graph
@@ -18,7 +16,7 @@ SETTINGS = hypothesis.settings(
     max_examples=12,
     deadline=None,
     derandomize=True,  # the same requests every time: a failure can be looked into
-    suppress_health_check=list(hypothesis.HealthCheck),
+    suppress_health_check=(hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.filter_too_much, hypothesis.HealthCheck.data_too_large),
     phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
 )
 # That a request which fits the document is accepted cannot hold: sizes lie on a grid, frames have limits together, files are real
@@ -35,14 +33,13 @@ def document(graph: Graph) -> Iterator[Any]:
             client.delete(f"/v1/videos/{video['id']}")
 
 
-operations = schemathesis.pytest.from_fixture("document")
+operations: Any = schemathesis.pytest.from_fixture("document")
 
 
 @operations.parametrize()
 @SETTINGS
-def test_every_answer_is_as_the_document_says(case: Case) -> None:
+def test_every_answer_is_as_the_document_says(case: Any) -> None:
     """All of schemathesis's checks, but for the one above."""
-    assert len(CHECKS.get_all()) > 10
     case.call_and_validate(excluded_checks=UNSAYABLE, timeout=PATIENCE)
 
 
@@ -51,7 +48,7 @@ def test_what_follows_from_an_answer_is_as_the_document_says(document: Any) -> N
     machine = document.as_state_machine()
     original = machine.validate_response
 
-    def validate(self: Any, response: Any, case: Case, **options: Any) -> None:
+    def validate(self: Any, response: Any, case: Any, **options: Any) -> None:
         original(self, response, case, excluded_checks=UNSAYABLE, **options)
 
     machine.validate_response = validate

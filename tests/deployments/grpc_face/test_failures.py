@@ -11,9 +11,8 @@ from aiprod_client.errors import AiprodClientError
 from aiprod_client.grpc_client import GrpcClient, ask_for
 from aiprod_components import errors as tree
 from aiprod_components.errors import AiprodError, InvalidRequestError
-from deployments.api.content import UnsatisfiableRangeError
 from deployments.api.errors import status_of
-from deployments.api.grpc import MOST_DETAILS, RPCS, GrpcFace, VideoFailedError, grpc_status_of, is_local
+from deployments.api.grpc import MOST_DETAILS, RPCS, GrpcFace, grpc_status_of, is_local
 from deployments.api.proto.aiprod.v1.video_pb2 import CreateVideoRequest, Video
 from tests.deployments.grpc_face.fuzzing import Answer, call
 from tests.deployments.grpc_face.serving import serving
@@ -23,7 +22,7 @@ TOLD: dict[type[AiprodError], str] = {
     tree.InvalidRequestError: "INVALID_ARGUMENT",
     tree.InvalidMediaError: "INVALID_ARGUMENT",
     tree.NumericalError: "INVALID_ARGUMENT",
-    UnsatisfiableRangeError: "OUT_OF_RANGE",
+    tree.UnsatisfiableRangeError: "OUT_OF_RANGE",
     tree.UnknownModelError: "NOT_FOUND",
     tree.NotFoundError: "NOT_FOUND",
     tree.UnauthenticatedError: "UNAUTHENTICATED",
@@ -36,7 +35,7 @@ TOLD: dict[type[AiprodError], str] = {
     tree.QuotaError: "RESOURCE_EXHAUSTED",
     tree.UnavailableError: "UNAVAILABLE",
     tree.CancelledError: "CANCELLED",
-    VideoFailedError: "ABORTED",
+    tree.VideoFailedError: "ABORTED",
 }
 AS_HTTP = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -72,9 +71,9 @@ def test_every_error_of_the_tree_means_the_same_over_http() -> None:
     def below(kind: type[AiprodError]) -> set[type[AiprodError]]:
         return {kind}.union(*(below(child) for child in kind.__subclasses__()))
 
-    kinds = below(AiprodError) - {VideoFailedError}  # which HTTP has no call for
+    kinds = below(AiprodError) - {tree.VideoFailedError}  # which HTTP has no call for
     assert {kind for kind in kinds if grpc_status_of(kind("x")) is not AS_HTTP[status_of(kind("x"))]} == set()
-    assert kinds >= TOLD.keys() - {VideoFailedError}
+    assert kinds >= TOLD.keys() - {tree.VideoFailedError}
 
 
 def test_a_full_stage_is_exhausted(service: StandInService, target: str) -> None:
