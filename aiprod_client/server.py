@@ -31,6 +31,8 @@ ENVIRONMENT = {
     # In spite of its name: with 0 every address of the cluster is a loopback one, on Linux too.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Serve takes gRPC messages of up to two gigabytes before anything of ours sees them.
+    "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": "40000000",
     # Serve gives its HTTP proxy three times 5 s to import itself, then gives up for good; a busy machine needs longer.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",

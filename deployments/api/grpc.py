@@ -251,20 +251,18 @@ def _streaming(rpc: str) -> Callable[[Any, Message, RayServegRPCContext], AsyncG
     return answer
 
 
-class _RefusedError(Exception):
-    """Says nothing: what the client is told stands in the context, where Serve looks for it before it looks at the exception."""
-
-
 @contextmanager
 def _told_to(context: RayServegRPCContext, *, rpc: str) -> Iterator[None]:
-    """Whatever goes wrong leaves as a status and a problem document. It is raised, for Serve counts by what is raised."""
+    """Whatever goes wrong leaves as a status and a problem document: they stand in the context, where Serve looks before it looks at
+    the exception, and by the exception it counts."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 the edge: nothing may pass it as it is
         code, said = _status(error, rpc=rpc)
         context.set_code(code)
         context.set_details(_document(said, request_id=dict(context.trailing_metadata()).get("request_id")))
-        raise _RefusedError(code.name) from None
+        # A class of ours would make the proxy import us, with torch: it stood still for seconds.
+        raise RuntimeError(code.name) from None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Header, Path, Query, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
@@ -19,7 +19,7 @@ from deployments.api.body import Body, read_body
 from deployments.api.catalogue import describe_plan, list_models
 from deployments.api.content import Content, parse_range
 from deployments.api.documents import answers, describe_api, ref, takes
-from deployments.api.service import Created, Event, VideoService
+from deployments.api.service import MOST_LISTED, Created, Event, VideoService
 from deployments.api.wire import Wire
 from deployments.auth import READ, WRITE, Caller, is_loopback
 from deployments.jobs.records import COMPLETED
@@ -145,8 +145,8 @@ class Routes:
         self,
         request: Request,
         after: Annotated[str | None, Query(description="The last_id of the page before.")] = None,
-        limit: Annotated[int, Query(description="1 to 100.")] = 20,
-        order: Annotated[str, Query(description="asc or desc, by the time of creation.")] = "desc",
+        limit: Annotated[int, Query(ge=1, le=MOST_LISTED, description="Of a page.")] = 20,
+        order: Annotated[Literal["asc", "desc"], Query(description="By the time of creation.")] = "desc",
     ) -> Response:
         """The caller's videos, a page at a time."""
         caller = await self._caller(request, READ)
@@ -169,7 +169,7 @@ class Routes:
         self,
         request: Request,
         video_id: VideoId,
-        variant: Annotated[str, Query(description="video, thumbnail, spritesheet or preview.")] = "video",
+        variant: Annotated[Literal["video", "thumbnail", "spritesheet", "preview"], Query(description="What of it.")] = "video",
     ) -> Response:
         """The finished video or a picture of it; Range is understood."""
         content = await self._service.content(video_id, caller=await self._caller(request, READ), variant=variant)

@@ -39,7 +39,7 @@ class RemixFields(BaseModel):
 class ExtensionFields(RemixFields):
     """What may be said of an extension: its length in seconds besides."""
 
-    seconds: Seconds = Field(description="How much longer the video becomes.")
+    seconds: Annotated[Seconds, Field(le=86_400, description="How much longer the video becomes.")]
 
 
 class Sources:

@@ -84,7 +84,7 @@ def test_every_variant_of_the_content(client: OpenAI) -> None:
         client.videos.download_content(video.id, extra_headers={"Range": f"bytes={len(mp4)}-"})
     assert beyond.value.status_code == 416
     unknown: Any = "poster"
-    with pytest.raises(openai.BadRequestError, match="variant must be one of"):
+    with pytest.raises(openai.BadRequestError, match="variant: Input should be 'video', 'thumbnail'"):
         client.videos.download_content(video.id, variant=unknown)
 
 

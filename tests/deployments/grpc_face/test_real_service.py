@@ -1,5 +1,6 @@
 """the gRPC face over the real service, its database and its artifacts; a stand-in for the dispatcher finishes every job at once"""
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from aiprod_client.grpc_client import GrpcClient, ask_for
 from aiprod_client.settings import VideoSettings
 from deployments.api.catalogue import list_models
 from deployments.api.grpc import RPCS, GrpcFace, Service
+from deployments.api.proto.aiprod.v1.video_pb2 import ExtendVideoRequest
 from deployments.jobs.records import Claim, Job
 from tests.api.conftest import WIRE, Desk, MakeDesk
 from tests.bodies import picture
@@ -86,6 +88,15 @@ def test_a_key_that_nobody_made_opens_nothing(target: str) -> None:
     with GrpcClient(target, api_key="ap_made_up") as client, pytest.raises(AiprodClientError) as told:
         client.create(BALL)
     assert (told.value.code, told.value.status) == ("invalid_api_key", 401)
+
+
+@pytest.mark.parametrize("seconds", [1.7e308, 1e300, 1e9, math.inf, math.nan, 0.0, -1.0])
+def test_a_video_cannot_be_extended_by_more_than_there_is(client: GrpcClient, seconds: float) -> None:
+    video_id = client.create(BALL).id
+    assert list(client.watch(video_id))[-1].video.progress == 100
+    with pytest.raises(AiprodClientError) as told:
+        client.extend(ExtendVideoRequest(video_id=video_id, prompt="on it rolls", seconds=seconds))
+    assert (told.value.status, told.value.param) == (400, "seconds")
 
 
 @pytest.mark.parametrize("name", ["authorization", "idempotency-key", "request_id"])
