@@ -34,6 +34,12 @@ VideoId = Annotated[str, Path(description="Of a video.")]
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255, description="The same key and body give the same video, once.")]
 JSON, EVENTS = "application/json", "text/event-stream"
 ANY_OBJECT = {"type": "object"}
+EVENT = {
+    "type": "object",
+    "description": "One event of the stream: `video` has a Video as JSON, `preview` has {image: a data URL}.",
+    "properties": {"event": {"enum": ["video", "preview"]}, "data": {"type": "string", "contentMediaType": "application/json"}},
+    "required": ["event", "data"],
+}
 CREATED = answers({JSON: ref("Video")}, 400, 404, 409, 413, 415, 422)
 
 
@@ -73,7 +79,6 @@ class Routes:
         file = {kind: {"type": "string", "format": "binary"} for kind in ("video/mp4", "image/png", "image/webp", "image/jpeg")}
         whole = answers(file, 400, 404, 409, 416)
         content = {**whole, 206: {**whole[200], "description": "A range of it."}, 302: {"description": "Where the bucket has it."}}
-        event_text = {EVENTS: {"type": "string", "description": "`video` events with a Video, `preview` events with {image}."}}
         plain = answers({JSON: ANY_OBJECT})
         asks = takes("VideoRequest", "VideoForm")
 
@@ -94,7 +99,7 @@ class Routes:
         add("GET", "/v1/videos/{video_id}", self.retrieve, video)
         add("DELETE", "/v1/videos/{video_id}", self.delete, answers({JSON: ref("DeletedVideo")}, 404))
         add("GET", "/v1/videos/{video_id}/content", self.content, content)
-        add("GET", "/v1/videos/{video_id}/events", self.events, answers(event_text, 404))
+        add("GET", "/v1/videos/{video_id}/events", self.events, answers({EVENTS: EVENT}, 404))
         add("POST", "/v1/videos/{video_id}/cancel", self.cancel, answers({JSON: ref("Video")}, 404, 409))
         add("POST", "/v1/videos/{video_id}/remix", self.remix, CREATED, **takes("RemixFields", "RemixFields"))
         add("POST", "/v1/plans", self.plan, answers({JSON: ANY_OBJECT}, 400, 404, 413, 415), **asks)

@@ -125,10 +125,11 @@ def _turned(data: bytes, source: random.Random, *, count: int) -> bytes:
 def test_what_swells_swells_in_the_child(kind: str, name: str) -> None:
     data = (PICTURES | VIDEOS)[name][0]()
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = _peak()
+    before, others = _peak(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     verdict(kind, data)
     assert _peak() - before < 16 << 10
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < CHECKING.memory_bytes >> 10
+    # The largest child so far, which in a whole session may be another's: this one was none larger than it may be.
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss <= max(others, CHECKING.memory_bytes >> 10)
 
 
 def _peak() -> int:
