@@ -111,10 +111,11 @@ def models(server: OnlyServer = None, as_json: AsJson = False) -> None:
 def serve(
     config: Annotated[Path, typer.Option(help="Replicas, GPUs and autoscaling of every stage.")] = ROOT / "serve_config.yaml",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Instead of the port in the config.")] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on; another than this machine's own needs keys: true.")] = "127.0.0.1",
     grpc_port: Annotated[int | None, typer.Option(min=1, max=65535, help="That of gRPC. [default: the config's; with --port, any]")] = None,
 ) -> None:
     """Run the graph on this machine, reachable from this machine alone, until Ctrl-C."""
-    with running_server(config, port=port, grpc_port=grpc_port) as server:
+    with running_server(config, port=port, grpc_port=grpc_port, host=host) as server:
         faces = server.url if server.grpc is None else f"{server.url}, gRPC at {server.grpc}"
         err.print(f"ready in {server.seconds_to_ready:.0f} s: {faces}")
         try:

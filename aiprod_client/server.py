@@ -61,19 +61,21 @@ def running_server(
     *,
     port: int | None,
     grpc_port: int | None = None,
+    host: str = LOOPBACK,
     patience: float = 600.0,
     log: IO[bytes] | None = None,
     data: Path | None = None,
 ) -> Iterator[Server]:
     """Runs the graph in a Ray cluster of its own; its output goes to `log` (None: to this process's stderr).
 
-    `port` is instead of the config's; gRPC then has `grpc_port`, or a free one: Serve would share a port that another graph has.
+    It listens on `host`, which without API keys may be this machine's own alone. `port` is instead of the config's; gRPC then has
+    `grpc_port`, or a free one: Serve would share a port that another graph has.
     `data` is the folder of its jobs and videos, unless the config names one (None: the config's, $AIPROD_DATA, or the user's own).
 
     Raises ServerError when it does not get ready, and ConfigError when it cannot. SIGTERM ends the block as Ctrl-C does.
     """
     with tempfile.TemporaryDirectory() as folder, interruptible():
-        settings = _loopback_config(config, port=port, grpc_port=grpc_port)
+        settings = _config_for(config, host=host, port=port, grpc_port=grpc_port)
         chosen: int = settings["http_options"]["port"]
         grpc: int | None = settings.get("grpc_options", {}).get("port")
         _check_port(chosen, option="--port")
@@ -96,14 +98,15 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _loopback_config(config: Path, *, port: int | None, grpc_port: int | None) -> dict[str, Any]:
+def _config_for(config: Path, *, host: str, port: int | None, grpc_port: int | None) -> dict[str, Any]:
     if find_spec("ray") is None:
         raise ServerError("ray is not installed; install it with: pip install 'ray[serve]'")
-    from deployments.graph import check_config  # Ray takes seconds to import, and may not be there
+    from deployments.settings import check_config, check_reach  # Ray takes seconds to import, and may not be there
 
     settings = check_config(config)
+    check_reach(settings, host=host)
     http, grpc = settings.get("http_options") or {}, settings.get("grpc_options")
-    settings = {**settings, "http_options": {**http, "host": LOOPBACK, "port": port or http.get("port", DEFAULT_PORT)}}
+    settings = {**settings, "http_options": {**http, "host": host, "port": port or http.get("port", DEFAULT_PORT)}}
     if grpc:
         chosen = grpc_port or (grpc.get("port", DEFAULT_GRPC_PORT) if port is None else free_port())
         settings["grpc_options"] = {**grpc, "port": chosen}

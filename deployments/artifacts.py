@@ -8,6 +8,7 @@ What is put is there whole or not at all, on a disk too. Local folders serve one
 """
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from aiprod_components.errors import ConfigError, MissingArtifactError
+from aiprod_components.errors import ConfigError, MissingArtifactError, UnavailableError
 
 CHUNK_BYTES = 1 << 20
 LINK_SECONDS = 600
@@ -75,49 +76,52 @@ class ArtifactStore:
         return isinstance(self._store, LocalStore)
 
     def put(self, key: str, data: bytes | memoryview) -> None:
-        obstore.put(self._store, key, bytes(data))
+        with _told(key):
+            obstore.put(self._store, key, bytes(data))
 
     def get(self, key: str) -> bytes:
         """Raises MissingArtifactError."""
-        try:
+        with _told(key):
             return bytes(obstore.get(self._store, key).bytes())
-        except FileNotFoundError as error:
-            raise MissingArtifactError(f"artifact {key} is not there any more") from error
 
     def stat(self, key: str) -> Stat | None:
         try:
-            meta = obstore.head(self._store, key)
-        except FileNotFoundError:
+            with _told(key):
+                meta = obstore.head(self._store, key)
+        except MissingArtifactError:
             return None
         return Stat(meta["size"], (meta["e_tag"] or f"{meta['last_modified'].timestamp()}-{meta['size']}").strip('"'))
 
     async def read(self, key: str, *, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes from `start` up to `end` (not included), in chunks. Raises MissingArtifactError."""
-        try:
-            for at in range(start, end, CHUNK_BYTES):
-                yield bytes(await obstore.get_range_async(self._store, key, start=at, end=min(at + CHUNK_BYTES, end)))
-        except FileNotFoundError as error:
-            raise MissingArtifactError(f"artifact {key} is not there any more") from error
+        for at in range(start, end, CHUNK_BYTES):
+            with _told(key):
+                chunk = bytes(await obstore.get_range_async(self._store, key, start=at, end=min(at + CHUNK_BYTES, end)))
+            yield chunk
 
-    def copy_under(self, source: str, target: str) -> None:
-        """Copies what lies directly under a prefix to another. Raises MissingArtifactError when nothing does."""
-        keys = list(self._keys_under(source))
-        if not keys:
-            raise MissingArtifactError(f"artifacts under {source} are not there any more")
-        for key in keys:
-            obstore.copy(self._store, key, f"{target}/{key.removeprefix(source).lstrip('/')}")
-
-    def delete_under(self, prefix: str) -> None:
-        if keys := list(self._keys_under(prefix)):
-            obstore.delete(self._store, keys)
+    def copy(self, source: str, target: str) -> None:
+        """Raises MissingArtifactError."""
+        with _told(source):
+            obstore.copy(self._store, source, target)
 
     def delete(self, *keys: str) -> None:
         """Removes artifacts; those that are gone already are no error."""
         for key in keys:
-            try:
+            with suppress(MissingArtifactError), _told(key):
                 obstore.delete(self._store, key)
-            except FileNotFoundError:
-                continue
+
+    def delete_under(self, prefix: str) -> None:
+        self.delete(*self.keys_under(prefix))
+
+    def keys_under(self, prefix: str) -> list[str]:
+        with _told(prefix):
+            return [meta["path"] for batch in obstore.list(self._store, f"{prefix.rstrip('/')}/") for meta in batch]
+
+    def folders(self, prefix: str) -> list[str]:
+        """The names directly under a prefix that have something below them."""
+        with _told(prefix):
+            found = obstore.list_with_delimiter(self._store, f"{prefix.rstrip('/')}/")
+        return [str(folder).rstrip("/").rpartition("/")[2] for folder in found["common_prefixes"]]
 
     def link(self, key: str) -> str | None:
         """A URL at which the bucket itself serves the artifact for ten minutes; None for a folder."""
@@ -131,7 +135,13 @@ class ArtifactStore:
         link = self.link("any")
         return None if link is None else "://".join(urlsplit(link)[:2])
 
-    def _keys_under(self, prefix: str) -> Iterator[str]:
-        for batch in obstore.list(self._store, f"{prefix.rstrip('/')}/"):
-            for meta in batch:
-                yield meta["path"]
+
+@contextmanager
+def _told(key: str) -> Iterator[None]:
+    """Whatever the store says, in two words: gone, or not now."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise MissingArtifactError(f"artifact {key} is not there any more") from error
+    except (BaseError, OSError) as error:
+        raise UnavailableError("the artifact store cannot be reached now; try again in a few seconds") from error

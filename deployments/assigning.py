@@ -1,5 +1,6 @@
 """a job's row -> its request, loaded -> its plan, the identity of each step, and whose results may answer it; and what is left of it"""
 
+import hashlib
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,7 +15,7 @@ from aiprod_components.pipelines.storage import load_request
 from aiprod_components.plan import identify, private
 from deployments.artifacts import step_key, upload_key
 from deployments.jobs.records import Job
-from deployments.orders import ForJob, Published
+from deployments.orders import Report
 from deployments.running import Assignment
 from deployments.settings import ApiArgs
 from deployments.storage import Storage
@@ -71,12 +72,21 @@ class Assigner:
                 self.storage.kept.forget(scope, [identity])
                 self.storage.artifacts.delete(step_key(scope, identity))
 
-    def note_published(self, job: ForJob, published: Published) -> None:
-        """A finished video answers the same request again. Its bytes count as the video's own."""
-        self.storage.kept.record(job.scope, job.identity, published.prefix, 0, asdict(published))
+    def note_kept(self, report: Report) -> None:
+        """A result that is kept answers again. The bytes of a finished video count as its own; one that is signed is no other's."""
+        job, published = report.job, report.published
+        if report.kept_bytes:
+            self.storage.kept.record(job.scope, job.identity, job.location, report.kept_bytes, {})
+        if published is not None and self._args.provenance is None:
+            self.storage.kept.record(job.scope, job.identity, published.prefix, 0, asdict(published))
+
+    def discard(self, report: Report) -> None:
+        """What a stage made for an attempt that had ended: files that nobody will ask for."""
+        if report.published is not None:
+            self.storage.artifacts.delete_under(report.published.prefix)
 
     def _scope(self, tenant: str, *, is_private: bool) -> str:
-        return SHARED if self._args.cache.share_prompts and not is_private else f"tenant-{tenant}"
+        return SHARED if self._args.cache.share_prompts and not is_private else f"tenant-{hashlib.sha256(tenant.encode()).hexdigest()[:32]}"
 
 
 def load_job_request(job: Job, *, family: Family, storage: Storage) -> VideoRequest:

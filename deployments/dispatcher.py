@@ -7,20 +7,25 @@ once a claim is lost, and then its calls are cancelled.
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
+from ray.exceptions import RayError
+from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from aiprod_components.errors import AiprodError, InvalidRequestError, UnavailableError, WeightsChangedError
+from aiprod_components.errors import AiprodError, InvalidRequestError, MissingArtifactError, UnavailableError, WeightsChangedError
 from aiprod_components.stages import stages_of
 from deployments.assigning import Assigner
 from deployments.jobs.records import Claim, Job
 from deployments.orders import Report
 from deployments.publishing import check_provenance
 from deployments.runner import find_stages
-from deployments.running import Assignment, JobRun
+from deployments.running import JobRun
 from deployments.settings import ApiArgs, DispatcherConfig
 from deployments.storage import Storage, check_reach, open_storage
 from deployments.upkeep import Upkeep
@@ -30,6 +35,7 @@ log = logging.getLogger("ray.serve")
 POLL_SECONDS = 0.5  # between two looks at the queue, where nobody says that there is something
 FLUSH_SECONDS = 0.5
 RETRY_SECONDS = 2.0
+WAIT_SECONDS = 3.0  # of a job that goes back to the queue because nobody is ready for it
 
 
 class Dispatcher:
@@ -47,16 +53,20 @@ class Dispatcher:
         self._owner = f"{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}"
         self._runs: dict[Claim, JobRun] = {}
         self._tasks: dict[Claim, asyncio.Task[None]] = {}
+        self._families_of: dict[Claim, str] = {}
         self._handles: dict[str, dict[str, DeploymentHandle]] = {}
         self._wake = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
+        self._heart: asyncio.Task[None] | None = None
+        self._heart_thread = ThreadPoolExecutor(1, "heart")  # of its own: whatever else hangs, claims are held
+        self._upkeep = Upkeep(args, self._assigner)
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        self._config = DispatcherConfig.model_validate(user_config)
+        self._config = self._upkeep.config = DispatcherConfig.model_validate(user_config)
         if not self._loops:
-            upkeep = Upkeep(self._args, self._assigner)
-            rounds = (self._claim_due, POLL_SECONDS), (self._beat, 0), (self._flush, FLUSH_SECONDS), *upkeep.rounds(self._config)
+            rounds = (self._claim_due, POLL_SECONDS), (self._flush, FLUSH_SECONDS), *self._upkeep.rounds
             self._loops = [asyncio.create_task(self._forever(act, pause)) for act, pause in rounds]
+            self._heart = asyncio.create_task(self._forever(self._beat, 0))
 
     async def wake(self) -> None:
         """There is something in the queue."""
@@ -64,25 +74,26 @@ class Dispatcher:
 
     async def report(self, report: Report) -> bool:
         """What a stage says of a job's step. False: the job is not that attempt's any more, stop."""
-        claim, job = report.job.claim, report.job
-        if report.kept_bytes:
-            await asyncio.to_thread(self._storage.kept.record, job.scope, job.identity, job.location, report.kept_bytes, {})
-        if report.published is not None:
-            await asyncio.to_thread(self._assigner.note_published, job, report.published)
-        if (run := self._runs.get(claim)) is None:
-            # Another dispatcher's, or one that nobody works on.
-            return await asyncio.to_thread(self._storage.jobs.report, claim)
+        claim = report.job.claim
+        run, task = self._runs.get(claim), self._tasks.get(claim)
+        if run is None or task is None or task.cancelling():
+            # Another dispatcher's, or one that nobody works on any more.
+            if held := await asyncio.to_thread(self._storage.jobs.report, claim):
+                return held
+            await asyncio.to_thread(self._assigner.discard, report)
+            return False
         begins = not run.progress
         run.note(report)
         if begins:
             await self._write(claim, run)
+        await asyncio.to_thread(self._assigner.note_kept, report)
         return True
 
     async def cancel(self, job_id: str) -> bool:
         """Ends the work on a job that was cancelled; answers when its replicas are free. False: it is not worked on here."""
         tasks = [task for claim, task in self._tasks.items() if claim.id == job_id]
         for task in tasks:
-            task.cancel()
+            _end(task)
         if tasks:
             await asyncio.wait(tasks)
         return bool(tasks)
@@ -99,7 +110,7 @@ class Dispatcher:
         return counts
 
     async def check_health(self) -> None:
-        if ended := [task for task in self._loops if task.done()]:
+        if ended := [task for task in (*self._loops, self._heart) if task is not None and task.done()]:
             raise RuntimeError(f"the dispatcher's loop has ended: {ended[0]}")
 
     async def __del__(self) -> None:
@@ -108,11 +119,13 @@ class Dispatcher:
             task.cancel()
         claims = list(self._tasks)
         for task in self._tasks.values():
-            task.cancel()
+            _end(task)
         if self._tasks:
             await asyncio.wait(self._tasks.values())
         for claim in claims:
             await asyncio.to_thread(self._storage.jobs.release, claim)
+        if self._heart is not None:
+            self._heart.cancel()
 
     async def _forever(self, act: Callable[[], Awaitable[None]], pause: float) -> None:
         while True:
@@ -131,17 +144,23 @@ class Dispatcher:
         self._wake.clear()
 
     async def _claim_due(self) -> None:
-        while len(self._tasks) < self._config.slots:
-            lease, families = self._config.lease_seconds, list(self._families)
-            job = await asyncio.to_thread(self._storage.jobs.claim, self._owner, lease, families)
+        while free := self._families_with_room():
+            job = await asyncio.to_thread(self._storage.jobs.claim, self._owner, self._config.lease_seconds, free)
             if job is None:
                 return
             claim = Claim.of(job)
+            self._families_of[claim] = job.family
             self._tasks[claim] = asyncio.create_task(self._work(job))
             self._tasks[claim].add_done_callback(lambda task, claim=claim: self._leave(claim))
 
+    def _families_with_room(self) -> list[str]:
+        """Each has its own slots: one whose stages do not answer holds up no other."""
+        taken = Counter(self._families_of[claim] for claim in self._tasks)
+        return [family for family in self._families if taken[family] < self._config.slots]
+
     def _leave(self, claim: Claim) -> None:
         self._tasks.pop(claim, None)
+        self._families_of.pop(claim, None)
         self._runs.pop(claim, None)
         self._wake.set()
 
@@ -149,10 +168,11 @@ class Dispatcher:
         """Holds the claims. Those that are lost are left."""
         await asyncio.sleep(min(self._config.lease_seconds / 4, 1.0))
         if claims := list(self._tasks):
-            held = await asyncio.to_thread(self._storage.jobs.heartbeat, claims, self._config.lease_seconds)
+            beat = partial(self._storage.jobs.heartbeat, claims, self._config.lease_seconds)
+            held = await asyncio.get_running_loop().run_in_executor(self._heart_thread, beat)
             for claim in set(claims) - held:
                 if (task := self._tasks.get(claim)) is not None:
-                    task.cancel()
+                    _end(task)
 
     async def _flush(self) -> None:
         for claim, run in list(self._runs.items()):
@@ -167,13 +187,19 @@ class Dispatcher:
         """One attempt. However it ends, the row says so; a claim that was lost writes nothing."""
         claim = Claim.of(job)
         try:
-            assignment = await self._assign(job)
-            self._runs[claim] = run = JobRun(assignment, self._storage, await self._find_stages(job.family))
+            if (run := await self._assign(job)) is None:
+                return
+            self._runs[claim] = run
             output = await run.walk()
             await self._settle(self._storage.jobs.finish, claim, output, run.stages, self._args.retention_hours * 3600)
         except asyncio.CancelledError:
             raise
-        except (UnavailableError, WeightsChangedError) as error:
+        except (NotReadyError, WeightsChangedError, BackPressureError) as error:
+            # Nobody was lost: the job waits until there is somebody to do it.
+            log.info("%s goes back to the queue: %s", job.id, error)
+            self._assigner.forget_fingerprint(job.family)
+            await self._settle(self._storage.jobs.release, claim, WAIT_SECONDS)
+        except (UnavailableError, MissingArtifactError) as error:
             self._assigner.forget_fingerprint(job.family)
             attempts = self._config.max_attempts
             await self._settle(self._storage.jobs.retry, claim, _error(error, code="worker_lost"), attempts, RETRY_SECONDS)
@@ -184,11 +210,16 @@ class Dispatcher:
             log.exception("job %s failed", job.id)
             await self._fail(claim, {"code": "internal", "message": "the server failed on this job; its log says why under the job's id"})
 
-    async def _assign(self, job: Job) -> Assignment:
-        handles = await self._find_stages(job.family)
-        fingerprint = await self._assigner.fingerprint(job.family, handles)
-        await asyncio.to_thread(self._storage.jobs.pin, Claim.of(job), fingerprint)
-        return await asyncio.to_thread(self._assigner.assign, job, fingerprint)
+    async def _assign(self, job: Job) -> JobRun | None:
+        """None: the claim is lost already. Raises NotReadyError when the family's stages, or the job's uploads, cannot be reached."""
+        try:
+            handles = await self._find_stages(job.family)
+            fingerprint = await self._assigner.fingerprint(job.family, handles)
+            if not await asyncio.to_thread(self._storage.jobs.pin, Claim.of(job), fingerprint):
+                return None
+            return JobRun(await asyncio.to_thread(self._assigner.assign, job, fingerprint), self._storage, handles)
+        except (UnavailableError, RayError, RayServeException) as error:
+            raise NotReadyError(f"model {job.family} is not ready: {error}") from error
 
     async def _fail(self, claim: Claim, error: dict[str, Any]) -> None:
         run = self._runs.get(claim)
@@ -210,6 +241,16 @@ class Dispatcher:
             stages = stages_of(self._families[family])
             self._handles[family] = await asyncio.to_thread(find_stages, family, stages=stages)
         return self._handles[family]
+
+
+class NotReadyError(Exception):
+    """What a job needs is not there yet; that is not the job's fault, nor that of who works on it."""
+
+
+def _end(task: asyncio.Task[None]) -> None:
+    """Cancelled once: a second time would break off the wait until its stage has stopped."""
+    if not task.cancelling():
+        task.cancel()
 
 
 def _error(error: AiprodError, *, code: str | None = None) -> dict[str, Any]:

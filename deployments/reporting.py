@@ -11,12 +11,15 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from aiprod_components.media.previews import encode_preview
-from deployments.artifacts import ArtifactStore, preview_key
+from deployments.artifacts import preview_key
 from deployments.envelope import Receipt
 from deployments.orders import ForJob, Published, Report
 from deployments.settings import API, DISPATCHER
 
 log = logging.getLogger("ray.serve")
+
+ANSWER_SECONDS = 10.0  # for the dispatchers to take a message; one that is stopped must not keep the others' answers
+Write = Callable[[str, str, bytes], None]  # to an artifact store, under a key, some time later
 
 
 class Reporters:
@@ -26,18 +29,18 @@ class Reporters:
         self._stage = stage
         self._dispatcher: DeploymentHandle | None = None
 
-    async def of(self, job: ForJob, *, step: str, store: ArtifactStore) -> "JobReporter":
+    async def of(self, job: ForJob, *, step: str, write: Write) -> "JobReporter":
         if self._dispatcher is None:
             # Asks the controller, so not in the loop.
             self._dispatcher = await asyncio.to_thread(serve.get_deployment_handle, DISPATCHER, app_name=API)
-        return JobReporter(job, step=step, stage=self._stage, store=store, dispatcher=self._dispatcher)
+        return JobReporter(job, step=step, stage=self._stage, write=write, dispatcher=self._dispatcher)
 
 
 class JobReporter:
     """Of one step of one job. What it is told in the worker's thread it sends from the event loop in which it was made."""
 
-    def __init__(self, job: ForJob, *, step: str, stage: str, store: ArtifactStore, dispatcher: DeploymentHandle) -> None:
-        self._job, self._step, self._stage, self._store, self._dispatcher = job, step, stage, store, dispatcher
+    def __init__(self, job: ForJob, *, step: str, stage: str, write: Write, dispatcher: DeploymentHandle) -> None:
+        self._job, self._step, self._stage, self._write, self._dispatcher = job, step, stage, write, dispatcher
         self._loop = asyncio.get_running_loop()
         self._previews = 0
         self._refused: Callable[[], None] = lambda: None
@@ -56,7 +59,7 @@ class JobReporter:
     def show(self, frames: Any) -> None:
         """Puts a moving picture of what is coming where clients find it."""
         claim = self._job.claim
-        self._store.put(preview_key(claim.id, claim.attempt), encode_preview(frames))
+        self._write(self._job.artifacts, preview_key(claim.id, claim.attempt), encode_preview(frames))
         self._previews += 1
 
     def end(self, receipt: Receipt, *, kept_bytes: int, published: Published | None) -> None:
@@ -73,8 +76,10 @@ class JobReporter:
 
     async def _deliver(self, report: Report) -> None:
         try:
-            if await self._dispatcher.report.remote(report) is False:
+            # To all of them: one works on the job, and each of the others knows whether anybody may.
+            answers = await self._dispatcher.broadcast("report", report).results_async(timeout_s=ANSWER_SECONDS)
+            if False in answers:
                 self._refused()
-        except (RayError, RayServeException) as error:
+        except (RayError, RayServeException, TimeoutError) as error:
             # The next one tells as much; whoever claims the job again asks the artifact store besides.
             log.info("a report of %s was lost: %s", report.step, type(error).__name__)

@@ -9,9 +9,9 @@ from typing import Any
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
-from aiprod_components.errors import BusyError, MissingArtifactError, UnavailableError, WeightsChangedError
+from aiprod_components.errors import MissingArtifactError, UnavailableError, WeightsChangedError
 from aiprod_components.plan import Plan, Step
-from deployments.artifacts import step_key, video_prefix
+from deployments.artifacts import file_key, step_key, video_prefix
 from deployments.envelope import Receipt, Sealed
 from deployments.jobs.kept import Kept
 from deployments.jobs.records import Claim, Job
@@ -62,6 +62,7 @@ class JobRun:
         self.stages: list[dict[str, Any]] = list(assignment.job.stages)
         self.progress: dict[str, Any] = dict(assignment.job.progress)
         self.is_dirty = False
+        self._previews: dict[str, int] = {}
         works = {step.name: step.call.work(assignment.plan.grid) for step in assignment.plan.steps}
         self._weights = {name: work.network_calls * work.tokens for name, work in works.items()}
         self._begun, self._ended, self._kept = set[str](), set[str](), set[str]()
@@ -74,13 +75,14 @@ class JobRun:
         elif report.step in self._ended:
             return  # messages may overtake each other
         self._begun.add(report.step)
+        self._previews[report.step] = max(report.previews, self._previews.get(report.step, 0))
         self.progress = {
             "percent": max(self._percent(report), self.progress.get("percent", 0)),
             "step": report.step,
             "stage": report.stage,
             "done": report.done,
             "total": report.total,
-            "preview": max(report.previews, self.progress.get("preview", 0)),
+            "preview": sum(self._previews.values()),
         }
         self.is_dirty = True
 
@@ -104,7 +106,7 @@ class JobRun:
                 return await self._walk_once()
             except WeightsChangedError:
                 raise
-            except (UnavailableError, MissingArtifactError, BackPressureError, BusyError) as error:
+            except (UnavailableError, MissingArtifactError, BackPressureError) as error:
                 log.warning("%s: %s; going on in %.1f s", self.assignment.job.id, error, pause)
                 await asyncio.sleep(pause)
         return await self._walk_once()
@@ -112,13 +114,11 @@ class JobRun:
     async def _walk_once(self) -> dict[str, Any]:
         kept = await asyncio.to_thread(self._find_kept)
         self._kept, self._begun, self._ended = set(kept), set(), set()
-        output = self.assignment.plan.output
-        if output in kept:
+        if (made := kept.pop(self.assignment.plan.output, None)) is not None and self.assignment.provenance is None:
             try:
-                return await asyncio.to_thread(self._take_over, kept[output])
+                return await asyncio.to_thread(self._take_over, made)
             except MissingArtifactError:
-                await asyncio.to_thread(self._storage.kept.forget, self.assignment.scopes[output], [self.assignment.identities[output]])
-                del kept[output]
+                await asyncio.to_thread(self._forget, {self.assignment.plan.output: made})
         steps = {name: KeptStep(found.location, self.assignment.identities[name]) for name, found in kept.items()}
         try:
             sealed = await run_plan(self.assignment.plan, handles=self._handles, order=self.assignment.order, kept=steps)
@@ -142,15 +142,17 @@ class JobRun:
         return found
 
     def _forget(self, kept: Mapping[str, Kept]) -> None:
-        """Index entries whose artifacts are gone."""
+        """Results of which one is gone or damaged: all of them are made again."""
         for name, found in kept.items():
-            if self._storage.artifacts.stat(found.location) is None:
-                self._storage.kept.forget(self.assignment.scopes[name], [self.assignment.identities[name]])
+            self._storage.kept.forget(self.assignment.scopes[name], [self.assignment.identities[name]])
+            if name != self.assignment.plan.output:  # that is another video's
+                self._storage.artifacts.delete(found.location)
 
     def _take_over(self, kept: Kept) -> dict[str, Any]:
-        """The same video was made before: its files, copied."""
-        if kept.location != self.assignment.prefix:
-            self._storage.artifacts.copy_under(kept.location, self.assignment.prefix)
+        """The same video was made before: its files, copied, the video last."""
+        for name in sorted(kept.meta["files"], key="video".__eq__):
+            if kept.location != self.assignment.prefix:
+                self._storage.artifacts.copy(file_key(kept.location, name), file_key(self.assignment.prefix, name))
         self._note_hits([self.assignment.plan.output])
         return {**kept.meta, "prefix": self.assignment.prefix}
 

@@ -93,8 +93,9 @@ class ApiArgs(_Strict):
 
     `families` are applications of their own by the family's name; the first is the default. `data` is a folder for the database and the
     artifacts (absent: $AIPROD_DATA, or ~/.local/share/aiprod); several nodes need `database` (postgresql+psycopg://…) and `artifacts`
-    (s3://…, gs://…, az://…). With `keys` every request needs an API key. `rate` is what one key (or, without keys, one address) may
-    ask for. `retention_hours` is how long finished videos are kept. `outgoing` lets requests name URLs, of media and of webhooks.
+    (s3://…, gs://…, az://…). With `keys` every request needs an API key. `rate` is what one key may ask for (without keys:
+    all clients together). `retention_hours` is how long finished videos are kept. `outgoing` lets requests name URLs, of media and of
+    webhooks.
     """
 
     families: list[FamilyArgs] = Field(min_length=1)
@@ -225,6 +226,12 @@ def _family_faults(applications: list[dict[str, Any]]) -> Iterator[str]:
         for offered in (application.get("args") or {}).get("families") or []:
             if offered not in served.values():
                 yield f"{_name(application)}.args.families has {offered}, which is no application's args here"
+
+
+def check_reach(config: Mapping[str, Any], *, host: str) -> None:
+    """Raises ConfigError when an API without keys would listen on this address."""
+    if faults := list(_reach_faults({**config, "http_options": {**(config.get("http_options") or {}), "host": host}})):
+        raise ConfigError("; ".join(faults))
 
 
 def _reach_faults(config: Mapping[str, Any]) -> Iterator[str]:

@@ -4,8 +4,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from obstore.exceptions import BaseError
-
+from aiprod_components.errors import UnavailableError
 from deployments.artifacts import ArtifactStore
 from deployments.envelope import Sealed
 from deployments.keeping import KINDS, KeptStep, from_bytes, to_bytes
@@ -48,10 +47,17 @@ class Shelf:
 
     def _write(self, sealed: Sealed, job: ForJob, then: Callable[[int], None]) -> None:
         data = to_bytes(sealed)
+        # Should it be needed and not be there, it is computed again.
+        then(len(data) if self._put(job.artifacts, job.location, data) else 0)
+
+    def put_later(self, artifacts: str, key: str, data: bytes) -> None:
+        """What may be lost, and must keep nobody waiting."""
+        self._writer.submit(self._put, artifacts, key, data)
+
+    def _put(self, artifacts: str, key: str, data: bytes) -> bool:
         try:
-            self.store(job.artifacts).put(job.location, data)
-        except (BaseError, OSError) as error:
-            # The job goes on: should it need this step again, it is computed again.
-            log.warning("step %s could not be kept: %s", job.identity[:12], error)
-            data = b""
-        then(len(data))
+            self.store(artifacts).put(key, data)
+        except UnavailableError as error:
+            log.warning("%s could not be written: %s", key, error.__cause__)
+            return False
+        return True

@@ -61,9 +61,9 @@ class StageReplica:
         try:
             if reporter is not None:
                 reporter.begin()
-            opened = {name: self._shelf.fetch(source, order.job) for name, source in inputs.items()}
-            queued = time.time() - max([order.sent_at, *(sealed.sealed_at for sealed in opened.values())])
+            queued = time.time() - max([order.sent_at, *(source.sealed_at for source in inputs.values() if isinstance(source, Sealed))])
             started = time.perf_counter()
+            opened = {name: self._shelf.fetch(source, order.job) for name, source in inputs.items()}
             call = fill(order.call, {name: sealed.open() for name, sealed in opened.items()})
             value = run_call(self._stage, call, progress, show=lambda frames: reporter and reporter.show(frames))
             if order.job is not None and order.job.publish is not None and isinstance(value, Video):
@@ -81,7 +81,7 @@ class StageReplica:
         return sealed
 
     async def _reporter(self, job: ForJob, *, step: str) -> JobReporter:
-        return await self._reporters.of(job, step=step, store=self._shelf.store(job.artifacts))
+        return await self._reporters.of(job, step=step, write=self._shelf.put_later)
 
     def _publish(self, video: Video, artifacts: str, to: Publish) -> Any:
         return publish(video, store=self._shelf.store(artifacts), to=to)

@@ -2,6 +2,8 @@
 
 import os
 import secrets
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +66,8 @@ def check_reach(args: ApiArgs) -> None:
     nodes = sum(node["Alive"] for node in ray.nodes())
     if nodes > 1 and (fault := args.fits_one_node_only):
         raise ConfigError(f"the cluster has {nodes} nodes and {fault}")
+    if nodes > 1 and not os.environ.get("AIPROD_PEPPER"):
+        raise ConfigError(f"the cluster has {nodes} nodes; set AIPROD_PEPPER, a long random text, alike on all of them")
 
 
 def _pepper(folder: Path) -> bytes:
@@ -71,16 +75,12 @@ def _pepper(folder: Path) -> bytes:
     if given := os.environ.get("AIPROD_PEPPER"):
         return given.encode()
     path = folder / "pepper"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return _read_pepper(path)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secrets.token_bytes(PEPPER_BYTES))
-    return _read_pepper(path)
-
-
-def _read_pepper(path: Path) -> bytes:
+    if not path.exists():
+        with tempfile.NamedTemporaryFile(dir=folder) as drawn:  # which nobody else can read
+            drawn.write(secrets.token_bytes(PEPPER_BYTES))
+            drawn.flush()
+            with suppress(FileExistsError):  # another process was first
+                os.link(drawn.name, path)
     pepper = path.read_bytes()
     if len(pepper) < PEPPER_BYTES:
         raise ConfigError(f"{path} is too short; set AIPROD_PEPPER to what it was, or remove it: API keys made before are then void")

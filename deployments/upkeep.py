@@ -1,6 +1,7 @@
 """what has run out -> taken away: leases, finished videos, kept steps beyond the bound; and webhooks -> delivered"""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from deployments.assigning import Assigner
@@ -8,30 +9,34 @@ from deployments.outgoing import Outgoing
 from deployments.settings import ApiArgs, DispatcherConfig
 from deployments.webhooks import Deliverer
 
-SWEEP_SECONDS, DELIVERY_SECONDS = 30.0, 1.0
+REAP_SECONDS, SWEEP_SECONDS, DELIVERY_SECONDS, CLEARING_SECONDS = 2.0, 30.0, 1.0, 3600.0
 AT_ONCE = 200
 IN_USE_SECONDS = 600.0  # for which a step is not removed: a job that found it may be reading it
 DELIVERIES_KEPT_SECONDS = 7 * 86_400.0
+
+log = logging.getLogger("ray.serve")
 
 Round = tuple[Callable[[], Awaitable[None]], float]
 
 
 class Upkeep:
-    """Every dispatcher does it; the database keeps them out of each other's way."""
+    """Every dispatcher does it; what one has taken away is no fault to another."""
 
     def __init__(self, args: ApiArgs, assigner: Assigner) -> None:
         self._args, self._assigner = args, assigner
         self._storage = storage = assigner.storage
+        self._unowned: set[str] = set()
         self._deliverer = Deliverer(storage.outbox, Outgoing(args.outgoing), storage.webhook_secret)
-        self._config = DispatcherConfig()
+        self.config = DispatcherConfig()
 
-    def rounds(self, config: DispatcherConfig) -> tuple[Round, ...]:
+    @property
+    def rounds(self) -> tuple[Round, ...]:
         """What is to be done again and again, and the seconds between."""
-        self._config = config
-        return (self.reap, min(config.lease_seconds / 4, 5.0)), (self.sweep, SWEEP_SECONDS), (self.deliver, DELIVERY_SECONDS)
+        rounds = (self.reap, REAP_SECONDS), (self.sweep, SWEEP_SECONDS), (self.deliver, DELIVERY_SECONDS)
+        return (*rounds, (self.clear, CLEARING_SECONDS))
 
     async def reap(self) -> None:
-        await asyncio.to_thread(self._storage.jobs.reap, self._config.max_attempts)
+        await asyncio.to_thread(self._storage.jobs.reap, self.config.max_attempts)
 
     async def sweep(self) -> None:
         await asyncio.to_thread(self._sweep)
@@ -39,11 +44,31 @@ class Upkeep:
     async def deliver(self) -> None:
         await self._deliverer.deliver_due()
 
+    async def clear(self) -> None:
+        """Files of videos that there are no rows of: of an ingress or a dispatcher that died between the two."""
+        await asyncio.to_thread(self._clear)
+
+    def _clear(self) -> None:
+        artifacts, before = self._storage.artifacts, self._unowned
+        folders = artifacts.folders("videos")
+        gone = {name for start in range(0, len(folders), AT_ONCE) for name in self._gone(folders[start : start + AT_ONCE])}
+        # Not at once: an upload lies there for a moment before its job does.
+        for name in gone & before:
+            artifacts.delete_under(f"videos/{name}")
+        self._unowned = gone - before
+
+    def _gone(self, names: list[str]) -> set[str]:
+        return self._storage.jobs.changed(dict.fromkeys(names, 0)).gone
+
     def _sweep(self) -> None:
         storage = self._storage
         for job in storage.jobs.expired(AT_ONCE):
-            self._assigner.remove(job)
-            storage.jobs.purge([job.id])
+            try:
+                self._assigner.remove(job)
+                storage.jobs.purge([job.id])
+            except Exception:
+                # One that cannot be removed must not keep all others.
+                log.exception("%s could not be removed yet", job.id)
         for step in storage.kept.least_used(self._args.cache.max_bytes, AT_ONCE, IN_USE_SECONDS):
             # First the index: a job that finds it there may read it.
             storage.kept.forget(step.scope, [step.identity])

@@ -1,7 +1,9 @@
 """HTTP body (JSON or multipart, of bounded size) -> fields and files, as the client named them"""
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from pydantic_core import from_json
@@ -89,14 +91,21 @@ def parse_form(items: list[tuple[str, str | bytes]]) -> Body:
     `list[][inner]=x` to say {"list": [{"inner": "x"}]}; OpenAI's client flattens its `extra_body` so."""
     fields: dict[str, Any] = {}
     files: dict[str, bytes] = {}
+    listed: dict[str, list[tuple[list[str], str]]] = {}
     for name, value in items:
         path = _path_of(name)
-        if path[0] in files or (isinstance(value, bytes) and name in fields):
+        if path[0] in files or (isinstance(value, bytes) and (name in fields or name in listed)):
             raise _twice(name)
         if isinstance(value, bytes):
             files[name] = value
+        elif len(path) > 2 and not path[1]:
+            listed.setdefault(path[0], []).append((path[2:], value))
         else:
             _put(fields, path, value, name=name)
+    for name, parts in listed.items():
+        if name in fields:
+            raise _twice(name)
+        fields[name] = [_group(rows, name=name) for rows in _rows(parts, name=name)]
     check_count(fields)
     return Body(fields, files)
 
@@ -115,28 +124,53 @@ def _put(into: dict[str, Any], path: list[str], value: str, *, name: str) -> Non
         if key in into:
             raise _twice(name)
         into[key] = value
-    elif rest[0]:
-        inner = into.setdefault(key, {})
-        if not isinstance(inner, dict):
-            raise _twice(name)
+        return
+    inner = into.setdefault(key, {} if rest[0] else [])
+    if isinstance(inner, list) and rest == [""]:
+        inner.append(value)
+    elif isinstance(inner, dict) and rest[0]:
         _put(inner, rest, value, name=name)
     else:
-        listed = into.setdefault(key, [])
-        if not isinstance(listed, list):
-            raise _twice(name)
-        _append(listed, rest[1:], value, name=name)
+        raise _twice(name)
 
 
-def _append(listed: list[Any], path: list[str], value: str, *, name: str) -> None:
-    """A list's next value; of groups, one begins where a field comes again."""
-    if not path:
-        listed.append(value)
-        return
-    if listed and isinstance(listed[-1], dict) and (path[0] not in listed[-1] or len(path) > 1):
-        _put(listed[-1], path, value, name=name)
-        return
-    listed.append({})
-    _put(listed[-1], path, value, name=name)
+Parts = list[tuple[list[str], str]]
+
+
+def _rows(parts: Parts, *, name: str) -> list[Parts]:
+    """The parts of a list of groups, group by group: they come row by row, or, as OpenAI's client sends them, all of a field together."""
+    keys = ["/".join(path) for path, _ in parts]
+    counts = Counter(keys)
+    if len(set(counts.values())) == 1:
+        seen: Counter[str] = Counter()
+        rows: list[Parts] = [[] for _ in range(counts[keys[0]])]
+        for key, part in zip(keys, parts, strict=True):
+            rows[seen[key]].append(part)
+            seen[key] += 1
+        return rows
+    if len(list(groupby(keys))) == len(counts):
+        raise InvalidRequestError(f"{name}: it cannot be told which values belong together; send the list as one text of JSON", field=name)
+    return _row_by_row(keys, parts)
+
+
+def _row_by_row(keys: list[str], parts: Parts) -> list[Parts]:
+    """A group begins where a field comes again."""
+    rows: list[Parts] = []
+    there: set[str] = set()
+    for key, part in zip(keys, parts, strict=True):
+        if not rows or key in there:
+            rows.append([])
+            there = set()
+        rows[-1].append(part)
+        there.add(key)
+    return rows
+
+
+def _group(parts: Parts, *, name: str) -> dict[str, Any]:
+    group: dict[str, Any] = {}
+    for path, value in parts:
+        _put(group, path, value, name=name)
+    return group
 
 
 def _twice(name: str) -> InvalidRequestError:

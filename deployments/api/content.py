@@ -1,10 +1,11 @@
 """a finished job and a variant of it -> the artifact that is served, whole or a range of its bytes"""
 
+import hashlib
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from aiprod_components.errors import ConflictError, InvalidRequestError, NotFoundError, UnsatisfiableRangeError
+from aiprod_components.errors import ConflictError, InvalidRequestError, MissingArtifactError, NotFoundError, UnsatisfiableRangeError
 from deployments.artifacts import ArtifactStore, file_key, preview_key
 from deployments.jobs.records import COMPLETED, Job
 from deployments.storage import Storage
@@ -15,7 +16,7 @@ RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 @dataclass(frozen=True)
 class Content:
-    """An artifact to serve; `link` is where a bucket serves it itself."""
+    """An artifact to serve; `link` is where a bucket serves it itself, `data` its bytes where it may be another in a moment."""
 
     key: str
     media_type: str
@@ -23,10 +24,15 @@ class Content:
     etag: str
     store: ArtifactStore
     link: str | None = None
+    data: bytes | None = None
 
-    def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+    async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes from `start` up to `end` (not included)."""
-        return self.store.read(self.key, start=start, end=end)
+        if self.data is not None:
+            yield self.data[start:end]
+            return
+        async for chunk in self.store.read(self.key, start=start, end=end):
+            yield chunk
 
 
 def find_content(job: Job, *, variant: str, storage: Storage) -> Content:
@@ -34,10 +40,21 @@ def find_content(job: Job, *, variant: str, storage: Storage) -> Content:
     if variant not in VARIANTS:
         raise InvalidRequestError(f"variant must be one of {', '.join(VARIANTS)}, got {variant[:60]!r}", field="variant")
     key, media_type = _place(job, variant)
+    if variant == "preview":
+        return _now(key, media_type, storage.artifacts)
     stat = storage.artifacts.stat(key)
     if stat is None:
         raise NotFoundError(f"video {job.id} has no {variant} any more", field="variant")
     return Content(key, media_type, stat.size, stat.etag, storage.artifacts, storage.artifacts.link(key))
+
+
+def _now(key: str, media_type: str, store: ArtifactStore) -> Content:
+    """A preview as it is: the next one takes its place."""
+    try:
+        data = store.get(key)
+    except MissingArtifactError as error:
+        raise NotFoundError("there is no preview any more", field="variant") from error
+    return Content(key, media_type, len(data), hashlib.sha256(data).hexdigest()[:32], store, data=data)
 
 
 def _place(job: Job, variant: str) -> tuple[str, str]:

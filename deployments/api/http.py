@@ -3,8 +3,8 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Annotated, Any, Literal
@@ -78,7 +78,12 @@ class Routes:
         video = answers({JSON: ref("Video")}, 404)
         file = {kind: {"type": "string", "format": "binary"} for kind in ("video/mp4", "image/png", "image/webp", "image/jpeg")}
         whole = answers(file, 400, 404, 409, 416)
-        content = {**whole, 206: {**whole[200], "description": "A range of it."}, 302: {"description": "Where the bucket has it."}}
+        content = {
+            **whole,
+            206: {**whole[200], "description": "A range of it."},
+            302: {"description": "Where the bucket has it."},
+            304: {"description": "What If-None-Match names."},
+        }
         plain = answers({JSON: ANY_OBJECT})
         asks = takes("VideoRequest", "VideoForm")
 
@@ -132,14 +137,13 @@ class Routes:
         """Makes a video and answers it. A client that hangs up cancels it."""
         started = time.perf_counter()
         caller, body = await self._asked(request)
-        created = await self._service.create(body, caller=caller, idempotency_key=idempotency_key)
-        video_id = created.video["id"]
+        creating = asyncio.ensure_future(self._service.create(body, caller=caller, idempotency_key=idempotency_key))
         try:
-            video = await self._service.wait(video_id, caller=caller)
+            video = await self._service.wait((await asyncio.shield(creating)).video["id"], caller=caller)
         except asyncio.CancelledError:
-            if not created.replayed:  # else somebody else may wait for it
-                await asyncio.shield(self._given_up(video_id, caller))
+            await asyncio.shield(self._give_up(creating, caller))
             raise
+        video_id = video["id"]
         if video["status"] != COMPLETED:
             return _unmade(video)
         content = await self._service.content(video_id, caller=caller)
@@ -175,16 +179,24 @@ class Routes:
         request: Request,
         video_id: VideoId,
         variant: Annotated[Literal["video", "thumbnail", "spritesheet", "preview"], Query(description="What of it.")] = "video",
+        wanted: Annotated[str | None, Header(alias="range", description="bytes=FIRST-LAST, one range.")] = None,
+        if_range: Annotated[str | None, Header(description="An ETag: of another content all of it is answered.")] = None,
+        if_none_match: Annotated[str | None, Header(description="An ETag: its content is not sent again.")] = None,
     ) -> Response:
         """The finished video or a picture of it; Range is understood."""
         content = await self._service.content(video_id, caller=await self._caller(request, READ), variant=variant)
-        return RedirectResponse(content.link, 302) if content.link else _served(content, request)
+        if content.link:
+            return RedirectResponse(content.link, 302)
+        tag = f'"{content.etag}"'
+        if if_none_match == tag:
+            return Response(status_code=304, headers={"etag": tag})
+        return _served(content, wanted if if_range in (None, tag) else None, tag=tag)
 
     async def events(self, request: Request, video_id: VideoId) -> Response:
         """What becomes of a video, as server-sent events, until its status is final."""
         caller = await self._caller(request, READ)
-        await self._service.get(video_id, caller=caller)  # what is not there is told before the stream begins
-        stream = _event_stream(self._service.watch(video_id, caller=caller))
+        events = self._service.watch(video_id, caller=caller)
+        stream = _event_stream(await anext(events), events)  # what is not there is told before the stream begins
         return StreamingResponse(stream, media_type=EVENTS, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
 
     async def characters(self, request: Request) -> Response:
@@ -221,15 +233,25 @@ class Routes:
         return caller, await read_body(request)
 
     async def _caller(self, request: Request, scope: str) -> Caller:
-        if not self._surroundings.keys and not is_loopback(request.client.host if request.client else ""):
-            raise UnauthenticatedError("without API keys this server answers its own machine alone; start it with keys: true")
+        if not self._surroundings.keys:
+            _check_own(request)
         return await self._service.authenticate(request.headers.get("authorization"), scope=scope)
 
-    async def _given_up(self, video_id: str, caller: Caller) -> None:
-        try:
-            await self._service.cancel(video_id, caller=caller)
-        except AiprodError:
-            return  # finished in the same moment
+    async def _give_up(self, creating: "asyncio.Future[Created]", caller: Caller) -> None:
+        """What nobody waits for any more is cancelled, also when it was only being asked for."""
+        with suppress(AiprodError):  # it was refused, or has finished in the same moment
+            created = await creating
+            if not created.replayed:  # else somebody else may wait for it
+                await self._service.cancel(created.video["id"], caller=caller)
+
+
+def _check_own(request: Request) -> None:
+    """Without keys: a client on this machine, that means this machine, and no page of another site in its browser."""
+    peer, host, origin = request.client.host if request.client else "", request.url.hostname or "", request.headers.get("origin")
+    if not is_loopback(peer) or not (host == "localhost" or is_loopback(host)):
+        raise UnauthenticatedError("without API keys this server answers its own machine alone; start it with keys: true")
+    if origin not in (None, f"{request.url.scheme}://{request.url.netloc}"):
+        raise UnauthenticatedError("without API keys this server answers no other site's pages; start it with keys: true")
 
 
 def health_of(applications: dict[str, str]) -> dict[str, Any]:
@@ -249,12 +271,8 @@ def _unmade(video: dict[str, Any]) -> Response:
     return errors.problem(status, error["message"], code=error["code"], headers={"x-aiprod-video-id": video["id"]})
 
 
-def _served(content: Content, request: Request) -> Response:
-    tag = f'"{content.etag}"'
+def _served(content: Content, wanted: str | None, *, tag: str) -> Response:
     headers = {"etag": tag, "accept-ranges": "bytes", "cache-control": "private, max-age=0, must-revalidate"}
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers=headers)
-    wanted = request.headers.get("range") if request.headers.get("if-range", tag) == tag else None
     part = parse_range(wanted, size=content.size)
     start, end = part or (0, content.size)
     headers |= {"content-length": str(end - start)}
@@ -263,9 +281,10 @@ def _served(content: Content, request: Request) -> Response:
     return StreamingResponse(content.read(start, end), 200 if part is None else 206, headers, media_type=content.media_type)
 
 
-async def _event_stream(events: AsyncIterator[Event]) -> AsyncIterator[str]:
+async def _event_stream(first: Event, events: AsyncGenerator[Event, None]) -> AsyncIterator[str]:
     """Server-sent events, and a comment where there is nothing to say for a while, lest a proxy hang up."""
-    async with aclosing(events) as source:  # type: ignore[type-var]
+    async with aclosing(events) as source:
+        yield _event_text(first)
         coming = _next(source)
         try:
             while True:
@@ -275,10 +294,15 @@ async def _event_stream(events: AsyncIterator[Event]) -> AsyncIterator[str]:
                     continue
                 if (event := _result(coming)) is None:
                     return
-                yield f"event: {event.kind}\ndata: {json.dumps(event.data, ensure_ascii=False)}\n\n"
+                yield _event_text(event)
                 coming = _next(source)
         finally:
-            coming.cancel()
+            coming.cancel()  # and over, before its source can be closed
+            await asyncio.wait([coming])
+
+
+def _event_text(event: Event) -> str:
+    return f"event: {event.kind}\ndata: {json.dumps(event.data, ensure_ascii=False)}\n\n"
 
 
 def _next(source: AsyncIterator[Event]) -> "asyncio.Future[Event | None]":

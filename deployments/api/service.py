@@ -5,11 +5,22 @@ import base64
 import hashlib
 import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
-from aiprod_components.errors import ConflictError, InvalidRequestError, MissingArtifactError, NotFoundError
+from aiprod_components.errors import (
+    ConflictError,
+    InvalidRequestError,
+    MissingArtifactError,
+    NotFoundError,
+    RateLimitedError,
+    UnavailableError,
+)
 from aiprod_components.pipelines.storage import dump_request
 from aiprod_components.plan import cost_of
 from deployments.api.answers import page_object, shown_of, video_object
@@ -21,12 +32,17 @@ from deployments.api.wire import Asked, Wire
 from deployments.artifacts import preview_key, upload_key
 from deployments.assigning import Assigner
 from deployments.auth import Authenticator, Caller
-from deployments.jobs.records import COMPLETED, FINAL, IN_PROGRESS, Job, NewJob
+from deployments.jobs.records import COMPLETED, FINAL, LIVE, Job, NewJob
 from deployments.outgoing import Outgoing
 from deployments.settings import ApiArgs
 from deployments.storage import Storage
 
 MOST_LISTED = 100
+LONGEST_KEY = 255
+MOST_WATCHED = 200  # streams and waiting answers of one tenant: each holds a place among those that are answered at once
+READERS = 3
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,15 @@ class Event:
 
     kind: str
     data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Key:
+    """An idempotency key, and what it was first used for."""
+
+    tenant: str
+    name: str
+    body_hash: str
 
 
 class Dispatchers:
@@ -62,6 +87,8 @@ class VideoService:
         self._storage = storage = assigner.storage
         self._sources = Sources(wire, storage)
         self._watcher = Watcher(storage.jobs)
+        self._readers = ThreadPoolExecutor(READERS, "reader")
+        self._watching: Counter[str] = Counter()
         self._authenticator = authenticator
 
     @property
@@ -75,34 +102,42 @@ class VideoService:
 
     async def understand(self, body: Body) -> Asked:
         """What a body asks for. Media it names are fetched first, where that is allowed; it may decode pictures, so takes a while."""
-        fetched = await self._sources.fetched(body, self._outgoing)
-        return await asyncio.to_thread(self._wire.read, fetched)
+        return await self._read(self._wire.read, await self._sources.fetched(body, self._outgoing))
 
     async def create(self, body: Body, *, caller: Caller, idempotency_key: str | None = None) -> Created:
-        asked = await self.understand(body)
-        return await self._enqueue(asked, caller, idempotency_key, sent=("create", body))
+        key = _key(caller, idempotency_key, operation="create", body=body)
+        if (known := await self._replayed(key)) is not None:
+            return known
+        return await self._enqueue(await self.understand(body), caller, key)
 
     async def remix(self, video_id: str, body: Body, *, caller: Caller, idempotency_key: str | None = None) -> Created:
         """The same seed and settings, another prompt."""
+        key = _key(caller, idempotency_key, operation=f"remix {video_id}", body=body)
+        if (known := await self._replayed(key)) is not None:
+            return known
         source = await self._owned(video_id, caller)
-        asked = await asyncio.to_thread(self._sources.remixed, source, body)
-        return await self._enqueue(asked, caller, idempotency_key, sent=(f"remix {video_id}", body), source=source)
+        return await self._enqueue(await self._read(self._sources.remixed, source, body), caller, key, source=source)
 
     async def edit(self, body: Body, *, caller: Caller, idempotency_key: str | None = None) -> Created:
         """A finished or uploaded video as the reference that a new one follows."""
+        key = _key(caller, idempotency_key, operation="edit", body=body)
+        if (known := await self._replayed(key)) is not None:
+            return known
         source, rest = await self._named_source(body, caller)
-        asked = await self.understand(rest if source is None else await asyncio.to_thread(self._sources.edited, source, rest))
-        return await self._enqueue(asked, caller, idempotency_key, sent=("edit", body), source=source)
+        asked = await self.understand(rest if source is None else await self._read(self._sources.edited, source, rest))
+        return await self._enqueue(asked, caller, key, source=source)
 
     async def extend(self, body: Body, *, caller: Caller, idempotency_key: str | None = None) -> Created:
         """A finished video and what comes after it, in one."""
+        key = _key(caller, idempotency_key, operation="extend", body=body)
+        if (known := await self._replayed(key)) is not None:
+            return known
         source, rest = await self._named_source(body, caller)
         if source is None:
             raise InvalidRequestError(
                 'video must be {"id": …} of a finished video here; an upload has no latents to carry on', field="video"
             )
-        asked = await asyncio.to_thread(self._sources.extended, source, rest)
-        return await self._enqueue(asked, caller, idempotency_key, sent=("extend", body), source=source)
+        return await self._enqueue(await self._read(self._sources.extended, source, rest), caller, key, source=source)
 
     async def get(self, video_id: str, *, caller: Caller) -> dict[str, Any]:
         return await self._shown(await self._owned(video_id, caller))
@@ -125,30 +160,44 @@ class VideoService:
         return await self._shown(job)
 
     async def delete(self, video_id: str, *, caller: Caller) -> dict[str, Any]:
-        job = await asyncio.to_thread(self._storage.jobs.delete, caller.tenant, _known(video_id))
-        if job is None:
-            raise _not_found(video_id)
-        if job.status == IN_PROGRESS:
-            await self._dispatchers.cancel(job.id)
+        job = await self._owned(video_id, caller)
+        if job.status in LIVE:
+            with suppress(ConflictError):  # finished in the same moment
+                await self.cancel(video_id, caller=caller)
+        # The row last: a deletion that is cut short can be asked for again, or the row runs out.
         await asyncio.to_thread(self._assigner.remove, job)
+        await asyncio.to_thread(self._storage.jobs.delete, caller.tenant, job.id)
         return {"id": job.id, "object": "video.deleted", "deleted": True}
 
-    async def watch(self, video_id: str, *, caller: Caller) -> AsyncIterator[Event]:
+    async def watch(self, video_id: str, *, caller: Caller) -> AsyncGenerator[Event, None]:
         """The job as it is, then at every change, with pictures; ends after a final status."""
+        if self._watching[caller.tenant] >= MOST_WATCHED:
+            raise RateLimitedError(f"{MOST_WATCHED} of your videos are watched or waited for already; close some, or ask now and then")
+        self._watching[caller.tenant] += 1
+        try:
+            async with aclosing(self._changes(video_id, caller)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._watching[caller.tenant] -= 1
+
+    async def _changes(self, video_id: str, caller: Caller) -> AsyncGenerator[Event, None]:
         job = await self._owned(video_id, caller)
-        previews = 0
+        previews = (0, 0)
         yield Event("video", await self._shown(job))
         if job.status in FINAL:
             return
-        async for changed in self._watcher.changes(job):
-            if changed is None:
-                raise _not_found(video_id)
-            if (shown := changed.progress.get("preview", 0)) > previews and (picture := await self._preview(changed)):
-                previews = shown
-                yield Event("preview", {"image": picture})
-            yield Event("video", await self._shown(changed))
-            if changed.status in FINAL:
-                return
+        async with aclosing(self._watcher.changes(job)) as changes:
+            async for changed in changes:
+                if changed is None:
+                    raise _not_found(video_id)
+                shown = changed.attempt, changed.progress.get("preview", 0)
+                if shown[1] and shown != previews and (picture := await self._preview(changed)):
+                    previews = shown
+                    yield Event("preview", {"image": picture})
+                yield Event("video", await self._shown(changed))
+                if changed.status in FINAL:
+                    return
 
     async def wait(self, video_id: str, *, caller: Caller) -> dict[str, Any]:
         """The video once its status is final."""
@@ -175,9 +224,18 @@ class VideoService:
             raise ConflictError(f"video {job.id} is {job.shown_status}; wait until it is completed", field="video")
         return job, rest
 
-    async def _enqueue(
-        self, asked: Asked, caller: Caller, idempotency_key: str | None, *, sent: tuple[str, Body], source: Job | None = None
-    ) -> Created:
+    async def _read(self, act: Callable[..., T], *arguments: Any) -> T:
+        """In threads apart from those that ask the database: it may decode media for a minute."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, partial(act, *arguments))
+
+    async def _replayed(self, key: Key | None) -> Created | None:
+        """The job that the same request has made before: what it was made from may be gone since."""
+        if key is None:
+            return None
+        job = await asyncio.to_thread(self._storage.jobs.replayed, key.tenant, key.name, key.body_hash)
+        return None if job is None else Created(await self._shown(job), replayed=True)
+
+    async def _enqueue(self, asked: Asked, caller: Caller, key: Key | None, *, source: Job | None = None) -> Created:
         if asked.webhook_url is not None:
             self._outgoing.check(asked.webhook_url, field="webhook_url")
         record, media = dump_request(asked.request)
@@ -193,21 +251,25 @@ class VideoService:
             priority=asked.priority,
             remixed_from=None if source is None else source.id,
             webhook_url=asked.webhook_url,
-            idempotency_key=idempotency_key,
-            body_hash=_digest(*sent) if idempotency_key is not None else None,
+            idempotency_key=None if key is None else key.name,
+            body_hash=None if key is None else key.body_hash,
         )
         job, replayed = await asyncio.to_thread(self._store, new, media)
         if not replayed:
             await self._dispatchers.wake()
-        return Created(await self._shown(job), replayed)
+        try:
+            return Created(await self._shown(job), replayed)
+        except UnavailableError:
+            # It is stored: an answer that says otherwise would be asked again, for another one.
+            return Created(video_object(job, position=None), replayed)
 
     def _store(self, new: NewJob, media: dict[str, bytes]) -> tuple[Job, bool]:
         """The uploads first: a job that is there can be run."""
         keys = {upload_key(new.id, digest): data for digest, data in media.items()}
-        for key, data in keys.items():
-            self._storage.artifacts.put(key, data)
         replayed = True
         try:
+            for key, data in keys.items():
+                self._storage.artifacts.put(key, data)
             job, replayed = self._storage.jobs.create(new)
             return job, replayed
         finally:
@@ -254,6 +316,14 @@ def _known(video_id: str) -> str:
 
 def _not_found(video_id: str, *, field: str | None = None) -> NotFoundError:
     return NotFoundError(f"there is no video {video_id[:60]!r}; GET /v1/videos lists those there are", field=field)
+
+
+def _key(caller: Caller, name: str | None, *, operation: str, body: Body) -> Key | None:
+    if name is None:
+        return None
+    if not 1 <= len(name) <= LONGEST_KEY:
+        raise InvalidRequestError(f"idempotency-key must have 1 to {LONGEST_KEY} characters, got {len(name)}", field="idempotency-key")
+    return Key(caller.tenant, name, _digest(operation, body))
 
 
 def _digest(operation: str, body: Body) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from aiprod_components.media.probe import MAX_BYTES
 from aiprod_components.pipelines import explain, shown
 from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.pipelines.derived import extend_request, remix_request
+from aiprod_components.pipelines.keyframe_interpolation import MOST_KEYFRAMES
 from deployments.api.body import Body
 from deployments.api.wire import Asked, Seconds, Wire, wire_names
 from deployments.artifacts import file_key
@@ -22,6 +23,7 @@ from deployments.outgoing import Outgoing
 from deployments.storage import Storage
 
 REFERENCE = "reference_video"
+MOST_ADDRESSES, AT_ONCE = 2 + MOST_KEYFRAMES, 4
 # Of an edit's source: what the new video has too, unless the body says otherwise.
 INHERITED = ("size", "num_frames", "fps")
 
@@ -47,15 +49,20 @@ class Sources:
 
     def __init__(self, wire: Wire, storage: Storage) -> None:
         self._wire, self._storage = wire, storage
+        self._fetching = asyncio.Semaphore(AT_ONCE)
 
     async def fetched(self, body: Body, outgoing: Outgoing) -> Body:
         """The body with media in place of the addresses that it names. Raises InvalidRequestError where none may be fetched."""
-        addresses = list(_addresses(body.fields))
-        contents = await asyncio.gather(*(outgoing.fetch(url, field=field, max_bytes=MAX_BYTES) for field, url in addresses))
-        data_urls = {
-            url: f"data:application/octet-stream;base64,{base64.b64encode(data).decode()}"
-            for (_, url), data in zip(addresses, contents, strict=True)
-        }
+        addresses = {url: field for field, url in _addresses(body.fields)}
+        if len(addresses) > MOST_ADDRESSES:
+            raise InvalidRequestError(f"the body names {len(addresses)} addresses, and at most {MOST_ADDRESSES} are fetched; send files")
+
+        async def fetch(url: str, field: str) -> bytes:
+            async with self._fetching:
+                return await outgoing.fetch(url, field=field, max_bytes=MAX_BYTES)
+
+        contents = await asyncio.gather(*(fetch(url, field) for url, field in addresses.items()))
+        data_urls = {url: _data_url(data) for url, data in zip(addresses, contents, strict=True)}
         return replace(body, fields=_with_data(body.fields, data_urls)) if data_urls else body
 
     def split(self, body: Body) -> tuple[str | None, Body]:
@@ -130,17 +137,19 @@ def _read(kind: type[Any], body: Body) -> Any:
         raise explain(error, known=list(kind.model_fields)) from error
 
 
-def _addresses(value: Any, *, field: str = "") -> Any:
+def _addresses(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Where a medium is named by an address: field and address."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            if name in ("image_url", "video_url") and isinstance(inner, str) and inner.startswith(("http://", "https://")):
-                yield f"{field}.{name}".lstrip("."), inner
-            else:
-                yield from _addresses(inner, field=f"{field}.{name}".lstrip("."))
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _addresses(inner, field=f"{field}.{index}")
+    keyframes = fields.get("keyframes")
+    places = [(f"keyframes.{index}", keyframe) for index, keyframe in enumerate(keyframes if isinstance(keyframes, list) else ())]
+    for field, medium in [*((name, fields.get(name)) for name in ("input_reference", REFERENCE)), *places]:
+        for name in ("image_url", "video_url"):
+            url = medium.get(name) if isinstance(medium, Mapping) else None
+            if isinstance(url, str) and url.startswith(("http://", "https://")):
+                yield f"{field}.{name}", url
+
+
+def _data_url(data: bytes) -> str:
+    return f"data:application/octet-stream;base64,{base64.b64encode(data).decode()}"
 
 
 def _with_data(value: Any, data_urls: Mapping[str, str]) -> Any:

@@ -25,7 +25,7 @@ AT_FIRST: dict[str, Any] = {"status": QUEUED, "attempt": 0, "lost": 0, "begun": 
 def admit(connection: Connection, job: NewJob, *, limits: QueueLimits) -> tuple[Job, bool]:
     """The job, and whether it was there already. Raises IdempotencyError, QueueFullError or QuotaError."""
     created_at = _enter(connection)
-    if (known := _by_key(connection, job)) is not None:
+    if job.idempotency_key is not None and (known := known_by(connection, job.tenant, job.idempotency_key, job.body_hash)) is not None:
         return known, True
     allowed = allowance(connection, job.tenant, limits=limits)
     _check_room(connection, job.tenant, max_queued=allowed.max_queued, max_queued_of_all=limits.max_queued_of_all)
@@ -49,15 +49,14 @@ def _enter(connection: Connection) -> float:
     return connection.execute(tick.returning(fairness.c.last_created_at)).scalar_one()
 
 
-def _by_key(connection: Connection, job: NewJob) -> Job | None:
-    if job.idempotency_key is None:
-        return None
-    same = select(*JOB).where(jobs.c.tenant == job.tenant, jobs.c.idempotency_key == job.idempotency_key)
+def known_by(connection: Connection, tenant: str, key: str, body_hash: str | None) -> Job | None:
+    """The job of this key. Raises IdempotencyError when it is of another body."""
+    same = select(*JOB).where(jobs.c.tenant == tenant, jobs.c.idempotency_key == key)
     if (row := connection.execute(same).mappings().one_or_none()) is None:
         return None
-    if row["body_hash"] != job.body_hash:
+    if row["body_hash"] != body_hash:
         raise IdempotencyError(
-            f"idempotency key {job.idempotency_key!r} was used before, for another body; send that body again, or take a new key",
+            f"idempotency key {key!r} was used before, for another body; send that body again, or take a new key",
             field="idempotency-key",
         )
     return Job(**row)

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Integer, and_, column, delete, func, or_, 
 
 from aiprod_components.errors import ConflictError, NotFoundError
 from deployments.jobs import fairness, transitions
-from deployments.jobs.admission import admit, refund
+from deployments.jobs.admission import admit, known_by, refund
 from deployments.jobs.clock import Clock
 from deployments.jobs.database import Database
 from deployments.jobs.outbox import announce
@@ -28,6 +28,11 @@ class JobStore:
         """The job, and whether it was there already by its idempotency key. Raises IdempotencyError, QueueFullError or QuotaError."""
         with self._database.write() as connection:
             return admit(connection, job, limits=self._limits)
+
+    def replayed(self, tenant: str, key: str, body_hash: str) -> Job | None:
+        """The job that was created under an idempotency key. Raises IdempotencyError when that was for another body."""
+        with self._database.read() as connection:
+            return known_by(connection, tenant, key, body_hash)
 
     def get(self, id: str) -> Job | None:
         return self._find(jobs.c.id == id)
@@ -100,9 +105,9 @@ class JobStore:
     def fail(self, claim: Claim, error: dict[str, Any], stages: Receipts) -> bool:
         return self._end(claim, {**transitions.failure(error, self._limits.kept_seconds), "stages": stages})
 
-    def release(self, claim: Claim) -> bool:
-        """Back to the queue, in order: not an attempt that counts."""
-        return self._change(claim, WAITING)
+    def release(self, claim: Claim, delay: float = 0.0) -> bool:
+        """Back to the queue, in order, for at least `delay` seconds: not an attempt that counts."""
+        return self._change(claim, {**WAITING, "not_before": Clock() + delay})
 
     def retry(self, claim: Claim, error: dict[str, Any], max_attempts: int, delay: float) -> bool:
         """A worker was lost: back to the queue for at least `delay` seconds, or failed with `error` if it was the last of so many."""

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, select
 
 from aiprod_components.errors import ConfigError
 from deployments.jobs.database import Database, upsert
-from deployments.jobs.records import QueueLimits
+from deployments.jobs.records import NO_LIMIT, QueueLimits
 from deployments.jobs.tables import tenants
 
 
@@ -44,8 +44,9 @@ class TenantStore:
         if tenant.weight is not None and not 0 < tenant.weight < math.inf:
             raise ConfigError(f"weight must be a positive number, got {tenant.weight:g}", field="weight")
         for name in ("max_queued", "max_running", "max_cost_per_day"):
-            if (value := getattr(tenant, name)) is not None and not value >= 0:
-                raise ConfigError(f"{name} must be 0 or more, got {value:g}", field=name)
+            most = math.inf if name == "max_cost_per_day" else NO_LIMIT
+            if (value := getattr(tenant, name)) is not None and not 0 <= value <= most:
+                raise ConfigError(f"{name} must be 0 to {most:g}, got {value:g}", field=name)
         values = asdict(tenant)
         with self._database.write() as connection:
             upsert(connection, tenants, {**values, "finish_tag": 0.0}, change=values)

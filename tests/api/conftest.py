@@ -33,7 +33,9 @@ class Desk:
 
     def client(self, key: str | None = None) -> TestClient:
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
-        return TestClient(self.app, raise_server_exceptions=False, headers=headers, client=("127.0.0.1", 50_000))
+        return TestClient(
+            self.app, raise_server_exceptions=False, headers=headers, client=("127.0.0.1", 50_000), base_url="http://127.0.0.1"
+        )
 
     def key(self, tenant: str, *scopes: str) -> str:
         secret, _ = self.storage.keys.create(tenant, "test", scopes or ("read", "write"), None)

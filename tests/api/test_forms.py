@@ -22,9 +22,25 @@ def test_groups_hold_lists_and_groups() -> None:
     assert parse_form(items).fields == {"a": {"b": ["1", "2"], "c": {"d": "3"}}, "e": ["4"], "f": {"id": "5"}}
 
 
-def test_lists_inside_listed_groups_stay_with_their_group() -> None:
-    items: list[tuple[str, str | bytes]] = [("k[][at][]", "1"), ("k[][at][]", "2"), ("k[][name]", "x"), ("k[][name]", "y")]
-    assert parse_form(items).fields == {"k": [{"at": ["1", "2"], "name": "x"}, {"name": "y"}]}
+def test_openai_s_client_sends_all_of_a_field_together() -> None:
+    items: list[tuple[str, str | bytes]] = [
+        ("loras[][name]", "a"),
+        ("loras[][name]", "b"),
+        ("loras[][scale]", "1"),
+        ("loras[][scale]", "2"),
+    ]
+    assert parse_form(items).fields == {"loras": [{"name": "a", "scale": "1"}, {"name": "b", "scale": "2"}]}
+
+
+def test_groups_that_cannot_be_told_apart_are_refused_with_the_way_out() -> None:
+    with pytest.raises(InvalidRequestError, match="one text of JSON") as refused:
+        parse_form([("loras[][name]", "a"), ("loras[][name]", "b"), ("loras[][scale]", "2")])
+    assert refused.value.field == "loras"
+
+
+def test_listed_groups_hold_groups() -> None:
+    items: list[tuple[str, str | bytes]] = [("k[][at][x]", "1"), ("k[][name]", "n"), ("k[][at][x]", "2"), ("k[][name]", "m")]
+    assert parse_form(items).fields == {"k": [{"at": {"x": "1"}, "name": "n"}, {"at": {"x": "2"}, "name": "m"}]}
 
 
 @pytest.mark.parametrize(
@@ -34,6 +50,8 @@ def test_lists_inside_listed_groups_stay_with_their_group() -> None:
         [("a", "1"), ("a[b]", "2")],
         [("a[b]", "1"), ("a", "2")],
         [("a[]", "1"), ("a[b]", "2")],
+        [("a[][b]", "1"), ("a[c]", "2")],
+        [("a", "1"), ("a[][b]", "2")],
         [("a[b][c]", "1"), ("a[b]", "2")],
         [("a", b"file"), ("a[b]", "2")],
         [("a", b"file"), ("a", b"file")],

@@ -1,12 +1,15 @@
 """every route over a real database: what it answers, and what it refuses"""
 
+import asyncio
 import json
+from contextlib import aclosing
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from deployments.assigning import Assigner
+from deployments.auth import Caller
 from deployments.jobs.records import Claim
 from deployments.settings import ApiArgs
 from tests.api.conftest import WIRE, Desk, MakeDesk
@@ -65,6 +68,37 @@ def test_a_range_of_the_content_is_answered_as_such(desk: Desk) -> None:
     assert client.get(path, params={"variant": "poster"}).json()["error"]["param"] == "variant"
 
 
+def test_moving_up_in_the_queue_is_an_event(desk: Desk) -> None:
+    first, second = made(desk), made(desk, seed=4)
+
+    async def watch() -> list[Any]:
+        seen: list[Any] = []
+        caller = Caller("local", frozenset({"read", "write"}))
+        async with aclosing(desk.service.watch(second["id"], caller=caller)) as events:
+            async for event in events:
+                seen.append(event.data["queue_position"])
+                if len(seen) == 1:
+                    await desk.service.cancel(first["id"], caller=caller)
+                if seen[-1] == 1:
+                    return seen
+        return seen
+
+    assert asyncio.run(asyncio.wait_for(watch(), 20)) == [2, 1]
+
+
+def test_a_retried_remix_is_answered_though_its_source_is_gone(desk: Desk) -> None:
+    client, source = desk.client(), made(desk)
+    desk.finish(desk.claim())
+
+    def remix() -> Any:
+        return client.post(f"/v1/videos/{source['id']}/remix", json={"prompt": "a blue ball"}, headers={"idempotency-key": "r"})
+
+    first = remix()
+    assert client.delete(f"/v1/videos/{source['id']}").status_code == 200
+    again = remix()
+    assert (again.status_code, again.json()["id"], again.headers["idempotent-replayed"]) == (200, first.json()["id"], "true")
+
+
 def test_the_events_end_with_the_final_status(desk: Desk) -> None:
     video = made(desk)
     desk.finish(desk.claim())
@@ -112,9 +146,21 @@ def test_nobody_gets_in_without_a_key_that_holds(make_desk: MakeDesk) -> None:
 def test_without_keys_strangers_machines_get_nothing(make_desk: MakeDesk) -> None:
     desk = make_desk()
     for host, status in (("127.0.0.1", 200), ("::1", 200), ("::ffff:127.0.0.1", 200), ("192.0.2.7", 401), ("testclient", 401)):
-        client = TestClient(desk.app, client=(host, 5000))
+        client = TestClient(desk.app, client=(host, 5000), base_url="http://127.0.0.1")
         assert client.get("/v1/videos").status_code == status, host
         assert client.get("/healthz").status_code == 200
+
+
+def test_without_keys_pages_of_other_sites_get_nothing(desk: Desk) -> None:
+    client = desk.client()
+    for headers, status in (
+        ({"host": "evil.example"}, 401),
+        ({"origin": "https://evil.example"}, 401),
+        ({"origin": "null"}, 401),
+        ({"host": "localhost:8000", "origin": "http://localhost:8000"}, 200),
+        ({"host": "[::1]:8000"}, 200),
+    ):
+        assert client.get("/v1/videos", headers=headers).status_code == status, headers
 
 
 def test_a_key_to_read_does_not_write(make_desk: MakeDesk) -> None:
@@ -189,10 +235,10 @@ def test_a_cancelled_video_is_told_to_the_dispatcher_and_stays_cancelled(desk: D
 
 def test_what_is_deleted_leaves_no_file(desk: Desk) -> None:
     client, video = desk.client(), made(desk, input_reference=image_url(picture()))
-    assert len(list(desk.storage.artifacts._keys_under(f"videos/{video['id']}"))) == 1
+    assert len(list(desk.storage.artifacts.keys_under(f"videos/{video['id']}"))) == 1
     desk.finish(desk.claim())
     assert client.delete(f"/v1/videos/{video['id']}").json() == {"id": video["id"], "object": "video.deleted", "deleted": True}
-    assert not list(desk.storage.artifacts._keys_under(f"videos/{video['id']}"))
+    assert not list(desk.storage.artifacts.keys_under(f"videos/{video['id']}"))
     assert client.delete(f"/v1/videos/{video['id']}").status_code == 404
 
 
@@ -200,7 +246,7 @@ def test_a_replay_leaves_no_second_upload(desk: Desk) -> None:
     body = {**SMALL, "input_reference": image_url(picture())}
     for _ in range(2):
         assert desk.client().post("/v1/videos", json=body, headers={"idempotency-key": "k"}).status_code == 200
-    assert len(list(desk.storage.artifacts._keys_under("videos"))) == 1
+    assert len(list(desk.storage.artifacts.keys_under("videos"))) == 1
 
 
 BAD: dict[str, tuple[str, str, dict[str, Any], str]] = {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aiprod_components.errors import ConfigError, MissingArtifactError
+from aiprod_components.errors import ConfigError, MissingArtifactError, UnavailableError
 from deployments.artifacts import CHUNK_BYTES, ArtifactStore
 
 BUCKET = "videos"
@@ -58,19 +58,20 @@ def test_what_is_not_there_is_missing(store: ArtifactStore) -> None:
     with pytest.raises(MissingArtifactError, match="nothing"):
         asyncio.run(read(store, "nothing", 0, 10))
     with pytest.raises(MissingArtifactError, match="videos/b"):
-        store.copy_under("videos/b", "videos/c")
+        store.copy("videos/b", "videos/c")
     store.delete("nothing")
     store.delete_under("nothing")
 
 
 def test_a_prefix_is_copied_and_removed_alone(store: ArtifactStore) -> None:
-    for key in ("videos/one/1/video", "videos/one/1/thumbnail", "videos/one/2/video", "videos/one_more/1/video"):
+    for key in ("shelf/one/1/video", "shelf/one/1/thumbnail", "shelf/one/2/video", "shelf/one_more/1/video"):
         store.put(key, key.encode())
-    store.copy_under("videos/one/1", "videos/other/1")
-    assert store.get("videos/other/1/thumbnail") == b"videos/one/1/thumbnail"
-    store.delete_under("videos/one")
-    assert store.stat("videos/one/1/video") is None and store.stat("videos/one/2/video") is None
-    assert store.get("videos/one_more/1/video") == b"videos/one_more/1/video" and store.get("videos/other/1/video")
+    store.copy("shelf/one/1/video", "shelf/other/1/video")
+    assert store.get("shelf/other/1/video") == b"shelf/one/1/video" and sorted(store.folders("shelf")) == ["one", "one_more", "other"]
+    store.delete_under("shelf/one")
+    assert store.stat("shelf/one/1/video") is None and store.stat("shelf/one/2/video") is None
+    assert store.get("shelf/one_more/1/video") == b"shelf/one_more/1/video" and store.get("shelf/other/1/video")
+    assert store.keys_under("shelf/one") == [] and len(store.keys_under("shelf")) == 2
 
 
 def test_a_bucket_serves_by_itself_and_a_folder_does_not(s3: str, tmp_path: Path) -> None:
@@ -87,3 +88,11 @@ def test_a_bucket_serves_by_itself_and_a_folder_does_not(s3: str, tmp_path: Path
 def test_a_place_that_is_none_is_refused_with_the_way_out() -> None:
     with pytest.raises(ConfigError, match=r"s3://BUCKET"):
         ArtifactStore("ftp://somewhere")
+
+
+def test_a_store_that_cannot_be_used_is_told_as_such_and_names_no_folder(tmp_path: Path) -> None:
+    store = ArtifactStore(f"file://{tmp_path}/artifacts")
+    store.put("steps/a", b"x")
+    with pytest.raises(UnavailableError) as told:
+        store.put("steps/a/b", b"x")  # a file is where a folder would have to be
+    assert str(tmp_path) not in told.value.message

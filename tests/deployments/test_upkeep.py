@@ -84,7 +84,7 @@ def test_a_removed_video_forgets_what_its_owner_alone_could_use(storage: Storage
     assigner.remove(job)
     assert all(storage.artifacts.stat(place) is None for place in places.values())
     identities = assigner.assign(job, "f").identities
-    assert storage.kept.find("tenant-a", list(identities.values())) == {}
+    assert storage.kept.find(assigner.assign(job, "f").scopes["video"], list(identities.values())) == {}
 
 
 def test_shared_results_stay_when_one_of_their_users_goes(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -21,7 +22,7 @@ def get(url: str, video_id: str) -> dict[str, object]:
     return httpx.get(f"{url}/v1/videos/{video_id}", timeout=60, trust_env=False).json()
 
 
-def ask(url: str, body: dict[str, object]) -> str:
+def ask(url: str, body: Mapping[str, object]) -> str:
     answer = httpx.post(f"{url}/v1/videos", json=body, timeout=60, trust_env=False)
     assert answer.status_code == 200, answer.text
     return answer.json()["id"]

@@ -1,7 +1,5 @@
 """the playground's story once more, told to the real graph: nothing in it is a stand-in's"""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.graph import PATIENCE, Graph
@@ -25,5 +23,5 @@ pytestmark = pytest.mark.timeout(PATIENCE)
 
 
 @pytest.fixture(scope="module")
-def server_url(graph: Graph) -> Iterator[str]:
-    yield graph.url
+def server_url(graph: Graph) -> str:
+    return graph.url
