@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ def _measure_requests(requests: list[dict[str, Any]], *, repeats: int, patience:
     `in_process_alone_seconds` is this process without the graph beside it, before it starts and after it has ended.
     """
     config = check_config(CONFIG)
-    (threads,) = {d["user_config"]["threads"] for app in config["applications"] for d in app["deployments"] if "user_config" in d}
+    settings = [d.get("user_config", {}) for app in config["applications"] for d in app["deployments"]]
+    (threads,) = {setting["threads"] for setting in settings if "threads" in setting}
     torch.set_num_threads(threads)
     family = make_family("miniature")
     wire, stages = Wire({family.name: family}), LocalStages(family, device=best_device())
@@ -81,12 +83,32 @@ def _measure_requests(requests: list[dict[str, Any]], *, repeats: int, patience:
         return [medians(partial(run_here, plan, stages=stages), repeats=repeats)[0][0] for plan in plans]
 
     before = alone()
-    with running_server(CONFIG, port=free_port(), patience=patience) as server, httpx.Client(timeout=None, trust_env=False) as client:
+    numbers = count(1)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_server(CONFIG, port=free_port(), patience=patience, data=Path(folder)) as server,
+        httpx.Client(timeout=None, trust_env=False) as client,
+    ):
+
+        def ask(fields: dict[str, Any]) -> httpx.Response:
+            return client.post(f"{server.url}/v1/videos/sync", json=fields).raise_for_status()
+
+        def ask_for_another(fields: dict[str, Any]) -> httpx.Response:
+            """The server has what it made before."""
+            number = next(numbers)
+            return ask({**fields, "seed": number, "prompt": f"{fields['prompt']} {number}"})
 
         def measure(fields: dict[str, Any], plan: Plan) -> dict[str, Any]:
             here = partial(run_here, plan, stages=stages)
-            there = partial(_post, client, f"{server.url}/v1/videos/sync", fields)
-            return _compare(fields, *medians(here, there, repeats=repeats))
+            (in_process, video), (over_http, answer) = medians(here, partial(ask_for_another, fields), repeats=repeats)
+            return {
+                "fields": fields,
+                "in_process_seconds": in_process,
+                "http_seconds": over_http,
+                "http_over_in_process": over_http / in_process,
+                "frames_are_identical": ask(fields).headers["x-aiprod-frames-sha256"] == video.frames_digest,
+                "server_timing": answer.headers["server-timing"],
+            }
 
         measured = [measure(fields, plan) for fields, plan in zip(requests, plans, strict=True)]
     both = zip(before, alone(), strict=True)
@@ -94,22 +116,6 @@ def _measure_requests(requests: list[dict[str, Any]], *, repeats: int, patience:
         "threads": threads,
         "seconds_to_ready": server.seconds_to_ready,
         "requests": [{**figures, "in_process_alone_seconds": list(pair)} for figures, pair in zip(measured, both, strict=True)],
-    }
-
-
-def _post(client: httpx.Client, url: str, fields: dict[str, Any]) -> httpx.Response:
-    return client.post(url, json=fields).raise_for_status()
-
-
-def _compare(fields: dict[str, Any], here: tuple[float, Any], there: tuple[float, Any]) -> dict[str, Any]:
-    (in_process, video), (over_http, answer) = here, there
-    return {
-        "fields": fields,
-        "in_process_seconds": in_process,
-        "http_seconds": over_http,
-        "http_over_in_process": over_http / in_process,
-        "frames_are_identical": answer.headers["x-aiprod-frames-sha256"] == video.frames_digest,
-        "server_timing": answer.headers["server-timing"],
     }
 
 
