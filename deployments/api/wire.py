@@ -93,8 +93,9 @@ def wire_model(family: Family, pipeline: str) -> type[VideoFields]:
     defaults = defaults_of(family)
     own = {name: info for name, info in PIPELINES[pipeline].model_fields.items() if name not in (*PART_OF, *MEDIA, *DERIVED)}
     fields = {RENAMED.get(name, name): _with_default(info, defaults.get(name, info.default)) for name, info in own.items()}
-    for name in PIPELINES[pipeline].model_fields.keys() & MEDIA.keys():
-        fields |= MEDIA[name]
+    for name in MEDIA:
+        if name in PIPELINES[pipeline].model_fields:
+            fields |= MEDIA[name]
     size = f"{defaults['width']}x{defaults['height']}"
     fields["size"] = _with_default(VideoFields.model_fields["size"], size)
     fields["model"] = _with_default(VideoFields.model_fields["model"], f"{family.name}/{pipeline}")

@@ -19,6 +19,7 @@ from sqlalchemy import (
     case,
     func,
     literal,
+    literal_column,
     select,
     true,
     union_all,
@@ -43,6 +44,7 @@ def claim_next(connection: Connection, owner: str, *, lease_seconds: float, fami
             if job.attempt == 1:  # a worker that was lost is not the tenant's fault
                 _charge(connection, job, start=turn.start, weight=turn.weight)
             return job
+    _forgive(connection, virtual_time)
     return None
 
 
@@ -110,6 +112,14 @@ def _charge(connection: Connection, job: Job, *, start: float, weight: float) ->
     finish = start + job.cost / weight
     upsert(connection, tenants, {"tenant": job.tenant, "finish_tag": finish}, change={"finish_tag": finish})
     connection.execute(update(fairness).values(virtual_time=start))
+
+
+def _forgive(connection: Connection, virtual_time: float) -> None:
+    """Where nobody waits, nobody was kept waiting: what each has had counts no more (the end of a busy period)."""
+    waits = connection.scalar(select(literal_column("1")).select_from(jobs).where(is_queued).limit(1))
+    latest = connection.scalar(select(func.max(tenants.c.finish_tag)))
+    if waits is None and latest is not None and latest > virtual_time:
+        connection.execute(update(fairness).values(virtual_time=latest))
 
 
 def _weight(limits: QueueLimits) -> ColumnElement[float]:

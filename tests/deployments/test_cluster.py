@@ -73,6 +73,7 @@ def test_the_same_frames_in_this_process_by_handle_and_over_http(pipeline: str, 
 def test_the_answer_says_how_long_each_step_took_and_where(http: httpx.Client) -> None:
     files = {"input_reference": ("first.png", picture(), "image/png")}
     answer = http.post("/v1/videos/sync", data={name: str(value) for name, value in SMALL.items()}, files=files)
+    assert answer.status_code == 200, answer.text
     entries = [entry.split(";") for entry in answer.headers["server-timing"].split(", ")]
     steps = [name for name, *_ in entries]
     assert set(steps[:-2]) == {"prompt", "first_frame_half", "first_frame", "draft", "doubled", "refined", "video"}

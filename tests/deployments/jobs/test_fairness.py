@@ -74,6 +74,15 @@ def test_staying_away_saves_no_turns(store: JobStore, database: Database) -> Non
     assert Counter(serve(store, 6)) == {"ada": 3, "bob": 3}
 
 
+def test_what_a_tenant_had_while_nobody_waited_is_not_held_against_it(store: JobStore, database: Database) -> None:
+    create(store, "bob", cost=1000.0)
+    serve(store, 1)
+    assert store.claim("nobody", LEASE, FAMILIES) is None  # the queue is empty
+    multiply(database, create(store), 999)
+    create(store, "bob")
+    assert "bob" in serve(store, 2)
+
+
 def test_within_a_tenant_the_older_job_goes_first(store: JobStore) -> None:
     made = [create(store).id for _ in range(3)]
     assert [claim(store).id for _ in range(3)] == made
