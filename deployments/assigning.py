@@ -14,7 +14,7 @@ from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.pipelines.storage import load_request
 from aiprod_components.plan import identify, private
 from deployments.artifacts import step_key, upload_key
-from deployments.jobs.records import Job
+from deployments.jobs.records import COMPLETED, Job
 from deployments.orders import Report
 from deployments.running import Assignment
 from deployments.settings import ApiArgs
@@ -80,9 +80,13 @@ class Assigner:
         if published is not None and self._args.provenance is None:
             self.storage.kept.record(job.scope, job.identity, published.prefix, 0, asdict(published))
 
-    def discard(self, report: Report) -> None:
-        """What a stage made for an attempt that had ended: files that nobody will ask for."""
-        if report.published is not None:
+    def note_late(self, report: Report) -> None:
+        """What a stage says of an attempt that is over: of the one that finished the job, or files that nobody will ask for."""
+        claim = report.job.claim
+        job = self.storage.jobs.get(claim.id)
+        if job is not None and (job.status, job.attempt) == (COMPLETED, claim.attempt):
+            self.note_kept(report)
+        elif report.published is not None:
             self.storage.artifacts.delete_under(report.published.prefix)
 
     def _scope(self, tenant: str, *, is_private: bool) -> str:

@@ -80,7 +80,7 @@ class Dispatcher:
             # Another dispatcher's, or one that nobody works on any more.
             if held := await asyncio.to_thread(self._storage.jobs.report, claim):
                 return held
-            await asyncio.to_thread(self._assigner.discard, report)
+            await asyncio.to_thread(self._assigner.note_late, report)
             return False
         begins = not run.progress
         run.note(report)

@@ -35,6 +35,8 @@ class Stages:
         self.act, self.runs = act, list[str]()
         self.shelf = Shelf()
         self.dispatcher: Dispatcher | None = None
+        self.late_by = 0.0  # seconds that the message of a step's end takes
+        self._later: list[asyncio.Future[None]] = []
         self.failures: list[Exception] = []  # of the question for the fingerprint, one each time
 
     def handles(self) -> dict[str, Any]:
@@ -72,12 +74,21 @@ class Stages:
             loop.call_soon_threadsafe(kept.set_result, size)
 
         self.shelf.keep(sealed, job, then=note)
-        await self._report(Report(job, order.step, stage, receipt=receipt, kept_bytes=await kept, published=published))
+        report = self._report(Report(job, order.step, stage, receipt=receipt, kept_bytes=await kept, published=published))
+        if self.late_by:
+            self._later.append(asyncio.ensure_future(_after(self.late_by, report)))
+        else:
+            await report
         return sealed
 
     async def _report(self, report: Report) -> None:
         assert self.dispatcher is not None
         await self.dispatcher.report(report)
+
+
+async def _after(seconds: float, report: Awaitable[None]) -> None:
+    await asyncio.sleep(seconds)
+    await report
 
 
 class _Handle:

@@ -134,6 +134,22 @@ def test_the_same_request_is_answered_from_the_first_video_s_files(args: ApiArgs
     assert runs == [] and video == b"video" and [line["cache_hit"] for line in second.stages if line["step"] == "video"] == [True]
 
 
+def test_a_message_that_comes_after_the_finish_harms_nothing(args: ApiArgs, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> tuple[bytes, list[str]]:
+        stages = Stages()
+        stages.late_by = 1.0
+        async with working(args, stages, monkeypatch) as dispatcher:
+            job = await ended(dispatcher, ask(dispatcher, 1))
+            await asyncio.sleep(2.0)
+            assert job.output is not None
+            video = dispatcher._storage.artifacts.get(f"{job.output['prefix']}/video")
+            stages.runs = []
+            assert (await ended(dispatcher, ask(dispatcher, 2))).status == COMPLETED
+            return video, stages.runs
+
+    assert asyncio.run(run()) == (b"video", [])  # and it answers the same request
+
+
 def test_a_video_deleted_while_it_is_made_leaves_nothing_and_answers_nobody(args: ApiArgs, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = asyncio.Event()
 
