@@ -64,7 +64,7 @@ class Dispatcher:
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         self._config = self._upkeep.config = DispatcherConfig.model_validate(user_config)
         if not self._loops:
-            rounds = (self._claim_due, POLL_SECONDS), (self._flush, FLUSH_SECONDS), *self._upkeep.rounds
+            rounds = (self._claim_due, 0), (self._flush, FLUSH_SECONDS), *self._upkeep.rounds
             self._loops = [asyncio.create_task(self._forever(act, pause)) for act, pause in rounds]
             self._heart = asyncio.create_task(self._forever(self._beat, 0))
 
@@ -136,14 +136,16 @@ class Dispatcher:
                 log.exception("%s failed; trying again", getattr(act, "__name__", act))
                 await asyncio.sleep(RETRY_SECONDS)
             if pause:
-                await asyncio.sleep(pause) if act != self._claim_due else await self._until_woken(pause)
-
-    async def _until_woken(self, pause: float) -> None:
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), pause)
-        self._wake.clear()
+                await asyncio.sleep(pause)
 
     async def _claim_due(self) -> None:
+        """Claims what there is room for, then waits until somebody says that there is more, or a while."""
+        await self._claim_all()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), POLL_SECONDS)
+        self._wake.clear()
+
+    async def _claim_all(self) -> None:
         while free := self._families_with_room():
             job = await asyncio.to_thread(self._storage.jobs.claim, self._owner, self._config.lease_seconds, free)
             if job is None:

@@ -16,7 +16,7 @@ from deployments.envelope import Receipt, Sealed
 from deployments.jobs.kept import Kept
 from deployments.jobs.records import Claim, Job
 from deployments.keeping import KeptStep
-from deployments.orders import ForJob, Order, Publish, Published, Report, merge_stages, receipt_record
+from deployments.orders import ForJob, Order, Publish, Report, merge_stages, receipt_record
 from deployments.runner import run_plan, steps_to_run
 from deployments.settings import ProvenanceArgs
 from deployments.storage import Storage
@@ -150,9 +150,9 @@ class JobRun:
 
     def _take_over(self, kept: Kept) -> dict[str, Any]:
         """The same video was made before: its files, copied, the video last."""
-        for name in sorted(kept.meta["files"], key="video".__eq__):
-            if kept.location != self.assignment.prefix:
-                self._storage.artifacts.copy(file_key(kept.location, name), file_key(self.assignment.prefix, name))
+        names = sorted(kept.meta["files"], key="video".__eq__) if kept.location != self.assignment.prefix else []
+        for name in names:
+            self._storage.artifacts.copy(file_key(kept.location, name), file_key(self.assignment.prefix, name))
         self._note_hits([self.assignment.plan.output])
         return {**kept.meta, "prefix": self.assignment.prefix}
 
@@ -160,15 +160,10 @@ class JobRun:
         attempt = self.assignment.job.attempt
         self.stages = merge_stages(self.stages, [receipt_record(receipt, attempt=attempt) for receipt in sealed.receipts])
         self._note_hits(kept)
-        return output_of(sealed.open())
+        return asdict(sealed.open())
 
     def _note_hits(self, names: Any) -> None:
         """Steps that nothing of this job ran."""
         stages = {step.name: step.call.stage for step in self.assignment.plan.steps}
         hits = [Receipt(name, stages[name], "", 0.0, 0.0) for name in names]
         self.stages = merge_stages(self.stages, [receipt_record(hit, attempt=self.assignment.job.attempt, cache_hit=True) for hit in hits])
-
-
-def output_of(published: Published) -> dict[str, Any]:
-    """What a finished job's row says of its files."""
-    return asdict(published)

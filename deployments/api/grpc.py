@@ -5,7 +5,6 @@ each passes on to `self.grpc_face` and lets no exception out but with a status o
 """
 
 import asyncio
-import ipaddress
 import json
 import logging
 import re
@@ -27,6 +26,7 @@ from deployments.api.errors import RETRY_AFTER_SECONDS, problem, status_of
 from deployments.api.proto.aiprod.v1 import video_pb2 as pb
 from deployments.api.proto.messages import model_message, preview_message, read_body, struct_message, video_message
 from deployments.api.wire import Asked
+from deployments.auth import is_loopback
 
 log = logging.getLogger("ray.serve")
 
@@ -305,11 +305,7 @@ def _document(said: _Problem, *, request_id: str | None) -> str:
 def is_local(peer: str) -> bool:
     """Whether a client, as gRPC names it (ipv4:127.0.0.1:5000, ipv6:%5B::1%5D:5000, unix:…), is on this machine."""
     kind, _, address = unquote(peer).partition(":")
-    try:
-        host = ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
-    except ValueError:
-        return kind == "unix"
-    return (getattr(host, "ipv4_mapped", None) or host).is_loopback
+    return kind == "unix" or is_loopback(address.rpartition(":")[0])
 
 
 def _metadata(context: RayServegRPCContext, name: str) -> str | None:

@@ -19,7 +19,7 @@ from deployments.api.body import Body, read_body
 from deployments.api.catalogue import describe_plan, list_models
 from deployments.api.content import Content, parse_range
 from deployments.api.documents import answers, describe_api, ref, takes
-from deployments.api.service import MOST_LISTED, Created, Event, VideoService
+from deployments.api.service import LONGEST_KEY, MOST_LISTED, Created, Event, VideoService
 from deployments.api.wire import Wire
 from deployments.auth import READ, WRITE, Caller, is_loopback
 from deployments.jobs.records import COMPLETED
@@ -31,7 +31,9 @@ HEARTBEAT_SECONDS = 15.0
 FAILURES = {"worker_lost": 503, "not_finite": 400, "invalid_media": 400, "invalid_request": 400}
 
 VideoId = Annotated[str, Path(description="Of a video.")]
-IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255, description="The same key and body give the same video, once.")]
+IdempotencyKey = Annotated[
+    str | None, Header(min_length=1, max_length=LONGEST_KEY, description="The same key and body give the same video, once.")
+]
 JSON, EVENTS = "application/json", "text/event-stream"
 ANY_OBJECT = {"type": "object"}
 EVENT = {
@@ -95,7 +97,7 @@ class Routes:
 
         add("POST", "/v1/videos", self.create, CREATED, **asks)
         add("GET", "/v1/videos", self.list, answers({JSON: ref("VideoPage")}, 400, 404))
-        add("POST", "/v1/videos/sync", self.make, {**answers(file, 400, 404, 409, 413, 415, 422)}, **asks)
+        add("POST", "/v1/videos/sync", self.make, answers(file, 400, 404, 409, 413, 415, 422), **asks)
         add("POST", "/v1/videos/edits", self.edit, CREATED, **takes("EditRequest", "EditForm"))
         add("POST", "/v1/videos/extensions", self.extend, CREATED, **takes("ExtensionRequest", "ExtensionRequest"))
         absent = {status: answer for status, answer in answers({}, 404).items() if status != 200}
@@ -143,10 +145,9 @@ class Routes:
         except asyncio.CancelledError:
             await asyncio.shield(self._give_up(creating, caller))
             raise
-        video_id = video["id"]
         if video["status"] != COMPLETED:
             return _unmade(video)
-        content = await self._service.content(video_id, caller=caller)
+        content = await self._service.content(video["id"], caller=caller)
         headers = made_headers(video, seconds=time.perf_counter() - started) | {"content-length": str(content.size)}
         return StreamingResponse(content.read(0, content.size), media_type=content.media_type, headers=headers)
 

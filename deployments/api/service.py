@@ -70,6 +70,9 @@ class Key:
     body_hash: str
 
 
+Wish = tuple[Asked, Job | None]  # what is asked for, and the video that it is made from
+
+
 class Dispatchers:
     """How the API reaches those who work: by two messages that may be lost without harm."""
 
@@ -105,39 +108,41 @@ class VideoService:
         return await self._read(self._wire.read, await self._sources.fetched(body, self._outgoing))
 
     async def create(self, body: Body, *, caller: Caller, idempotency_key: str | None = None) -> Created:
-        key = _key(caller, idempotency_key, operation="create", body=body)
-        if (known := await self._replayed(key)) is not None:
-            return known
-        return await self._enqueue(await self.understand(body), caller, key)
+        async def ask() -> Wish:
+            return await self.understand(body), None
+
+        return await self._once(ask, caller, idempotency_key, sent=("create", body))
 
     async def remix(self, video_id: str, body: Body, *, caller: Caller, idempotency_key: str | None = None) -> Created:
         """The same seed and settings, another prompt."""
-        key = _key(caller, idempotency_key, operation=f"remix {video_id}", body=body)
-        if (known := await self._replayed(key)) is not None:
-            return known
-        source = await self._owned(video_id, caller)
-        return await self._enqueue(await self._read(self._sources.remixed, source, body), caller, key, source=source)
+
+        async def ask() -> Wish:
+            source = await self._owned(video_id, caller)
+            return await self._read(self._sources.remixed, source, body), source
+
+        return await self._once(ask, caller, idempotency_key, sent=(f"remix {video_id}", body))
 
     async def edit(self, body: Body, *, caller: Caller, idempotency_key: str | None = None) -> Created:
         """A finished or uploaded video as the reference that a new one follows."""
-        key = _key(caller, idempotency_key, operation="edit", body=body)
-        if (known := await self._replayed(key)) is not None:
-            return known
-        source, rest = await self._named_source(body, caller)
-        asked = await self.understand(rest if source is None else await self._read(self._sources.edited, source, rest))
-        return await self._enqueue(asked, caller, key, source=source)
+
+        async def ask() -> Wish:
+            source, rest = await self._named_source(body, caller)
+            return await self.understand(rest if source is None else await self._read(self._sources.edited, source, rest)), source
+
+        return await self._once(ask, caller, idempotency_key, sent=("edit", body))
 
     async def extend(self, body: Body, *, caller: Caller, idempotency_key: str | None = None) -> Created:
         """A finished video and what comes after it, in one."""
-        key = _key(caller, idempotency_key, operation="extend", body=body)
-        if (known := await self._replayed(key)) is not None:
-            return known
-        source, rest = await self._named_source(body, caller)
-        if source is None:
-            raise InvalidRequestError(
-                'video must be {"id": …} of a finished video here; an upload has no latents to carry on', field="video"
-            )
-        return await self._enqueue(await self._read(self._sources.extended, source, rest), caller, key, source=source)
+
+        async def ask() -> Wish:
+            source, rest = await self._named_source(body, caller)
+            if source is None:
+                raise InvalidRequestError(
+                    'video must be {"id": …} of a finished video here; an upload has no latents to carry on', field="video"
+                )
+            return await self._read(self._sources.extended, source, rest), source
+
+        return await self._once(ask, caller, idempotency_key, sent=("extend", body))
 
     async def get(self, video_id: str, *, caller: Caller) -> dict[str, Any]:
         return await self._shown(await self._owned(video_id, caller))
@@ -228,14 +233,17 @@ class VideoService:
         """In threads apart from those that ask the database: it may decode media for a minute."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, partial(act, *arguments))
 
-    async def _replayed(self, key: Key | None) -> Created | None:
-        """The job that the same request has made before: what it was made from may be gone since."""
-        if key is None:
-            return None
-        job = await asyncio.to_thread(self._storage.jobs.replayed, key.tenant, key.name, key.body_hash)
-        return None if job is None else Created(await self._shown(job), replayed=True)
+    async def _once(self, ask: Callable[[], Awaitable[Wish]], caller: Caller, name: str | None, *, sent: tuple[str, Body]) -> Created:
+        """The job that the same request has made before, without asking anew: what it was made from may be gone since. Or a new one."""
+        key = None if name is None else _key(caller, name, *sent)
+        if key is not None:
+            job = await asyncio.to_thread(self._storage.jobs.replayed, key.tenant, key.name, key.body_hash)
+            if job is not None:
+                return Created(await self._shown(job), replayed=True)
+        asked, source = await ask()
+        return await self._enqueue(asked, caller, key, source=source)
 
-    async def _enqueue(self, asked: Asked, caller: Caller, key: Key | None, *, source: Job | None = None) -> Created:
+    async def _enqueue(self, asked: Asked, caller: Caller, key: Key | None, *, source: Job | None) -> Created:
         if asked.webhook_url is not None:
             self._outgoing.check(asked.webhook_url, field="webhook_url")
         record, media = dump_request(asked.request)
@@ -318,9 +326,7 @@ def _not_found(video_id: str, *, field: str | None = None) -> NotFoundError:
     return NotFoundError(f"there is no video {video_id[:60]!r}; GET /v1/videos lists those there are", field=field)
 
 
-def _key(caller: Caller, name: str | None, *, operation: str, body: Body) -> Key | None:
-    if name is None:
-        return None
+def _key(caller: Caller, name: str, operation: str, body: Body) -> Key:
     if not 1 <= len(name) <= LONGEST_KEY:
         raise InvalidRequestError(f"idempotency-key must have 1 to {LONGEST_KEY} characters, got {len(name)}", field="idempotency-key")
     return Key(caller.tenant, name, _digest(operation, body))

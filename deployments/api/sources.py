@@ -2,13 +2,14 @@
 
 import asyncio
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aiprod_components.errors import InvalidRequestError, MissingArtifactError, NotFoundError
+from aiprod_components.families.base import Family
 from aiprod_components.media.probe import MAX_BYTES
 from aiprod_components.pipelines import explain, shown
 from aiprod_components.pipelines.base import VideoRequest
@@ -82,13 +83,12 @@ class Sources:
 
     def remixed(self, source: Job, body: Body) -> Asked:
         fields = _read(RemixFields, body)
-        return self._asked(source, fields, lambda request: remix_request(request, prompt=fields.prompt))
+        return self._asked(source, fields, lambda request, family: remix_request(request, prompt=fields.prompt))
 
     def extended(self, source: Job, body: Body) -> Asked:
         fields = _read(ExtensionFields, body)
-        family = self._wire.families[source.family]
 
-        def longer(request: VideoRequest) -> VideoRequest:
+        def longer(request: VideoRequest, family: Family) -> VideoRequest:
             num_frames = round(fields.seconds * request.frame_rate)
             try:
                 return extend_request(request, prompt=fields.prompt, num_frames=num_frames, family=family)
@@ -107,13 +107,13 @@ class Sources:
         fields = {**(defaults if body.is_json else {name: str(value) for name, value in defaults.items()}), **body.fields}
         return Body(fields, {**body.files, REFERENCE: self._video_of(source)}, body.is_json)
 
-    def _asked(self, source: Job, fields: RemixFields, change: Any) -> Asked:
+    def _asked(self, source: Job, fields: RemixFields, change: Callable[[VideoRequest, Family], VideoRequest]) -> Asked:
         if source.family not in self._wire.families:
             raise NotFoundError(f"model {source.family} of video {source.id} is not served any more", field="video")
         family = self._wire.families[source.family]
         with wire_names():
             try:
-                request = change(load_job_request(source, family=family, storage=self._storage))
+                request = change(load_job_request(source, family=family, storage=self._storage), family)
             except MissingArtifactError as error:
                 raise NotFoundError(f"what was uploaded for video {source.id} is not there any more", field="video") from error
             return Asked(family, request, request.plan(family), fields.priority, fields.webhook_url or None)
