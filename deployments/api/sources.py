@@ -16,7 +16,7 @@ from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.pipelines.derived import extend_request, remix_request
 from aiprod_components.pipelines.keyframe_interpolation import MOST_KEYFRAMES
 from deployments.api.body import Body
-from deployments.api.wire import Asked, Seconds, Wire, wire_names
+from deployments.api.wire import Asked, Priority, Seconds, WebhookUrl, Wire, wire_names
 from deployments.artifacts import file_key
 from deployments.assigning import load_job_request
 from deployments.jobs.records import Job
@@ -35,8 +35,8 @@ class RemixFields(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompt: Annotated[str, Field(min_length=1, description="What the new video shows.")]
-    priority: int = Field(default=0, ge=-100, le=100)
-    webhook_url: str = Field(default="", max_length=2000)
+    priority: Priority = 0
+    webhook_url: WebhookUrl = ""
 
 
 class ExtensionFields(RemixFields):

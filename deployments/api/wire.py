@@ -47,6 +47,11 @@ SECONDS_SCHEMA = {"type": ["string", "number"], "exclusiveMinimum": 0}
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_read_seconds), WithJsonSchema(SECONDS_SCHEMA)]
 
 
+# What may be said of every job, whatever is asked for.
+Priority = Annotated[int, Field(ge=-100, le=100, description="A head start before one's own other videos.")]
+WebhookUrl = Annotated[str, Field(max_length=2000, description="Whom to tell when the video is finished, failed or cancelled.")]
+
+
 class VideoFields(BaseModel):
     """OpenAI's fields. `wire_model` adds a pipeline's own."""
 
@@ -55,8 +60,8 @@ class VideoFields(BaseModel):
     model: str = Field(default="", description="A family, or FAMILY/PIPELINE.")
     seconds: Seconds | None = Field(default=None, description="Length: the most frames that last no longer. Or say num_frames.")
     size: Annotated[str, AfterValidator(_check_size)] = Field(default="", description="WIDTHxHEIGHT in pixels.")
-    priority: int = Field(default=0, ge=-100, le=100, description="A head start before one's own other videos.")
-    webhook_url: str = Field(default="", max_length=2000, description="Whom to tell when the video is finished, failed or cancelled.")
+    priority: Priority = 0
+    webhook_url: WebhookUrl = ""
 
 
 @dataclass(frozen=True)

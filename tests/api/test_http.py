@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from deployments.api.wire import Wire
 from deployments.assigning import Assigner
 from deployments.auth import Caller
 from deployments.jobs.records import Claim
@@ -97,6 +98,19 @@ def test_a_retried_remix_is_answered_though_its_source_is_gone(desk: Desk) -> No
     assert client.delete(f"/v1/videos/{source['id']}").status_code == 200
     again = remix()
     assert (again.status_code, again.json()["id"], again.headers["idempotent-replayed"]) == (200, first.json()["id"], "true")
+
+
+def test_what_was_made_by_a_family_that_is_gone_is_told_as_such(desk: Desk) -> None:
+    client, source = desk.client(), made(desk)
+    job = desk.claim()
+    desk.finish(job)
+    desk.service._sources._wire = Wire({})
+    for path, body in (
+        (f"/v1/videos/{source['id']}/remix", {"prompt": "a blue ball"}),
+        ("/v1/videos/extensions", {"prompt": "a blue ball", "seconds": 1, "video": {"id": source["id"]}}),
+    ):
+        answer = client.post(path, json=body)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (404, "video"), answer.text
 
 
 def test_the_events_end_with_the_final_status(desk: Desk) -> None:
