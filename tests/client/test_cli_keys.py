@@ -48,6 +48,7 @@ def test_a_key_is_for_everything_and_for_ever_unless_something_else_is_said(stor
 
 def test_keys_are_listed_and_revoked(storage: Storage) -> None:
     secret, record = storage.keys.create("studio", "laptop", ["read"], None)
+    time.sleep(0.01)  # the database's clock counts milliseconds
     storage.keys.create("lab", "desk", ["read"], None)
     assert [key["tenant"] for key in json.loads(run("keys", "list", "--json").stdout)["data"]] == ["studio", "lab"]
     assert [key["id"] for key in json.loads(run("keys", "list", "studio", "--json").stdout)["data"]] == [record.id]
