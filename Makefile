@@ -25,7 +25,7 @@ check: venv
 test: venv
 	$(BIN)/pytest
 
-faults: venv  ## 200 jobs under kill -9 and SIGSTOP on both databases: docs/reliability.json, in some twenty minutes
+faults: venv  ## 200 jobs under kill -9 and SIGSTOP on both databases: docs/reliability.json, in some twelve minutes
 	$(BIN)/python -m tests.faults.long
 
 quality: venv  ## docs/quality.md, from held-out seeds
