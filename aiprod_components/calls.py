@@ -1,6 +1,7 @@
 """THE VOCABULARY: every call a pipeline can make, on one page
 
 prompt --EncodePrompt--> prompt embeds --Denoise--> latents --Upsample--> latents --Refine--> latents --DecodeVideo--> video
+latents --DecodeAudio--> waveform, for DecodeVideo
 prompt, prompts before it --EnhancePrompt--> prompt
 picture --EncodePicture--> latents of one frame: pinned in Denoise and Refine, or a guide beside them
 footage --EncodeFootage--> latents of a reference: a guide beside the latents
@@ -11,18 +12,20 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from aiprod_components.plan import Call, Input, Ref, Work
-from aiprod_components.values import Footage, LatentGrid, Latents, Picture, PromptEmbeds, Video, VideoShape
+from aiprod_components.values import Footage, LatentGrid, Latents, Picture, PromptEmbeds, Video, VideoShape, Waveform
 
 FLOAT = 4  # bytes of a number in the latents that travel
 EMBED_BYTES = 256 * FLOAT  # of one token of a prompt
 PIXELS_PER_BYTE = 50  # of an mp4, about
 # Measured with the miniature on a CPU core: a token takes 0.17 ms through the denoiser, 0.7 through the VAE, 0.03 through the upsampler.
 VAE_WEIGHT, UPSAMPLER_WEIGHT = 4.0, 0.2
+AUDIO_WEIGHT = 4.0
+SOUND_BYTES = 2 * 48_000 * FLOAT  # of a second, at most
 # An enhanced prompt is not known before it is there: at most so many bytes, written in so many tokens, after an instruction of so many.
 ENHANCED_BYTES, ENHANCED_TOKENS, INSTRUCTION_BYTES = 4000, 512, 2500
 
 
-Pass = Literal["conditional", "unconditional", "perturbed"]
+Pass = Literal["conditional", "unconditional", "perturbed", "isolated"]
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,9 @@ class Guidance:
     """How predictions with the prompt, without it and with a part of the network left out are combined.
 
     `scale` is classifier-free guidance (1: none), `stg_scale` spatiotemporal skip guidance (0: none), whose pass leaves self-attention out
-    in `stg_blocks`. `rescale` is how far the result's deviation is brought back to the prediction's. All of it holds at noise levels in
-    `interval`, both ends included; outside of it the prediction with the prompt stands alone.
+    in `stg_blocks`, `modality_scale` modality isolation guidance (1: none), whose pass keeps pictures and sound from seeing each other.
+    `rescale` is how far the result's deviation is brought back to the prediction's. All of it holds at noise levels in `interval`, both
+    ends included; outside of it the prediction with the prompt stands alone.
     """
 
     scale: float = 1.0
@@ -52,6 +56,7 @@ class Guidance:
     stg_blocks: tuple[int, ...] = ()
     projection: Projection | None = None
     interval: tuple[float, float] = (0.0, 1.0)
+    modality_scale: float = 1.0
 
     def passes_at(self, sigma: float) -> tuple[Pass, ...]:
         """The predictions that a step from noise level `sigma` needs."""
@@ -60,6 +65,7 @@ class Guidance:
             "conditional": True,
             "unconditional": guided and self.scale != 1.0,
             "perturbed": guided and self.stg_scale != 0.0,
+            "isolated": guided and self.modality_scale != 1.0,
         }
         return tuple(kind for kind, is_needed in needed.items() if is_needed)
 
@@ -107,20 +113,28 @@ class LoraUse:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How noise becomes latents: noise levels falling to 0, one step between each two; guidance; the noise's seed; who takes the steps."""
+    """How noise becomes latents: noise levels falling to 0, one step between each two; guidance; the noise's seed; who takes the steps.
+
+    `audio_guidance` is that of the sound, where the family makes it.
+    """
 
     sigmas: tuple[float, ...]
     guidance: Guidance
     seed: int
     sampler: str = "euler"
+    audio_guidance: Guidance = Guidance()
 
     @property
     def num_inference_steps(self) -> int:
         return len(self.sigmas) - 1
 
+    def passes_at(self, sigma: float) -> tuple[Pass, ...]:
+        """The predictions, each of pictures and sound together, that a step from noise level `sigma` needs."""
+        return tuple(dict.fromkeys(self.guidance.passes_at(sigma) + self.audio_guidance.passes_at(sigma)))
+
     @property
     def network_calls(self) -> int:
-        *starts, last = (len(self.guidance.passes_at(sigma)) for sigma in self.sigmas[:-1])
+        *starts, last = (len(self.passes_at(sigma)) for sigma in self.sigmas[:-1])
         return sum(starts) * EVALUATIONS[self.sampler] + last
 
 
@@ -153,13 +167,17 @@ class EncodePrompt(Call[PromptEmbeds]):
 
 @dataclass(frozen=True)
 class EncodePicture(Call[Latents]):
-    """A picture, cropped and resized to height x width -> latents of one frame."""
+    """A picture, cropped and resized to height x width -> latents of one frame.
+
+    `antialias`: detail that the size cannot show is filtered out first.
+    """
 
     stage: ClassVar[str] = "vae_encoder"
     weight: ClassVar[float] = VAE_WEIGHT
     picture: Picture
     height: int
     width: int
+    antialias: bool = True
 
     def work(self, grid: LatentGrid) -> Work:
         return _latent_work(grid, VideoShape(1, self.height, self.width, 1.0), network_calls=1)
@@ -250,10 +268,25 @@ class Refine(Call[Latents]):
 
 
 @dataclass(frozen=True)
+class DecodeAudio(Call[Waveform]):
+    """The audio of latents -> sound. Clips that follow each other begin with `overlap` frames of the one before, heard once."""
+
+    stage: ClassVar[str] = "audio_decoder"
+    weight: ClassVar[float] = AUDIO_WEIGHT
+    clips: tuple[Input[Latents], ...]
+    video: VideoShape
+    overlap: int = 0
+
+    def work(self, grid: LatentGrid) -> Work:
+        seconds = self.video.num_frames / self.video.frame_rate
+        return Work(len(self.clips), grid.audio_tokens_of(self.video) // len(self.clips), int(seconds * SOUND_BYTES))
+
+
+@dataclass(frozen=True)
 class DecodeVideo(Call[Video]):
     """Latents -> frames -> an encoded file. Clips that follow each other begin with `overlap` frames of the one before, shown once.
 
-    `video` is the size of the whole; `container` is "mp4", or for a single frame "png" or "webp".
+    `video` is the size of the whole; `container` is "mp4", or for a single frame "png" or "webp"; `sound` (None: it is silent) is as long.
     """
 
     stage: ClassVar[str] = "vae_decoder"
@@ -262,6 +295,7 @@ class DecodeVideo(Call[Video]):
     video: VideoShape
     overlap: int = 0
     container: str = "mp4"
+    sound: Input[Waveform] | None = None
 
     def work(self, grid: LatentGrid) -> Work:
         pixels = self.video.num_frames * self.video.height * self.video.width
@@ -271,7 +305,7 @@ class DecodeVideo(Call[Video]):
 def _sampling_work(grid: LatentGrid, video: VideoShape, *, sampling: Sampling, guides: tuple[Guide, ...]) -> Work:
     """Guides cost as much in every pass as latents do, and are not handed on."""
     work = _latent_work(grid, video, network_calls=sampling.network_calls)
-    return replace(work, tokens=work.tokens + sum(grid.tokens_of(guide.video) for guide in guides))
+    return replace(work, tokens=work.tokens + grid.audio_tokens_of(video) + sum(grid.tokens_of(guide.video) for guide in guides))
 
 
 def _bytes_of(text: Input[str]) -> int:

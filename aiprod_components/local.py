@@ -7,7 +7,7 @@ import torch
 
 from aiprod_components.families.base import Family
 from aiprod_components.plan import Plan, Step, fill
-from aiprod_components.stages import STAGES
+from aiprod_components.stages import make_stage
 from aiprod_components.stages.base import Progress, Stage
 
 
@@ -31,7 +31,7 @@ class LocalStages:
 
     def __getitem__(self, name: str) -> Stage[Any, Any]:
         if name not in self._loaded:
-            self._loaded[name] = STAGES[name](self._family, device=self._device)
+            self._loaded[name] = make_stage(name, self._family, device=self._device)
         return self._loaded[name]
 
 

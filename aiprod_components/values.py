@@ -26,11 +26,12 @@ class VideoShape:
 
 @dataclass(frozen=True)
 class LatentGrid:
-    """How a family's VAE compresses: pixels per latent in time and space, and the channels of a latent."""
+    """How a family's VAEs compress: pixels per latent in time and space, a latent's channels; audio latents per second (0: no sound)."""
 
     time: int
     space: int
     channels: int
+    audio_rate: float = 0.0
 
     def shape_of(self, video: VideoShape) -> tuple[int, int, int, int]:
         """Channels, latent frames, latent height and width of a video that is on the grid."""
@@ -47,6 +48,9 @@ class LatentGrid:
     def tokens_of(self, video: VideoShape) -> int:
         _, frames, height, width = self.shape_of(video)
         return frames * height * width
+
+    def audio_tokens_of(self, video: VideoShape) -> int:
+        return round(video.num_frames / video.frame_rate * self.audio_rate)
 
     def check(self, video: VideoShape, *, space_multiple: int) -> None:
         """Raises InvalidRequestError, naming the nearest valid value, when `video` is not on the grid."""
@@ -104,20 +108,34 @@ class Footage:
 
 @dataclass(frozen=True)
 class PromptEmbeds:
-    """A prompt as the denoisers read it; with guidance, also the prompt to steer away from."""
+    """A prompt as the denoisers read it; with guidance, also the prompt to steer away from; for sound, where the family makes it, apart."""
 
     embeds: Float[Tensor, "B S E"]
     mask: Bool[Tensor, "B S"]
     negative_embeds: Float[Tensor, "B N E"] | None = None
     negative_mask: Bool[Tensor, "B N"] | None = None
+    audio_embeds: Float[Tensor, "B S A"] | None = None
+    negative_audio_embeds: Float[Tensor, "B N A"] | None = None
 
 
 @dataclass(frozen=True)
 class Latents:
-    """Normalized video latents, and normalized audio latents where the family makes sound."""
+    """Normalized video latents, and audio latents as the audio VAE reads them, where the family makes sound.
+
+    `noise_state` is where the generator of stage 1's noise stands, for a family whose stage 2 draws on from there.
+    """
 
     video: Float[Tensor, "B C T H W"]
-    audio: Float[Tensor, "B C L F"] | None = None
+    audio: Float[Tensor, "B A L F"] | None = None
+    noise_state: UInt8[Tensor, "N"] | None = None
+
+
+@dataclass(frozen=True)
+class Waveform:
+    """Sound: samples from -1 to 1, so many a second."""
+
+    samples: Float[Tensor, "B channels N"]
+    sample_rate: int
 
 
 @dataclass(frozen=True)

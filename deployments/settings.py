@@ -43,7 +43,8 @@ class FamilyArgs(_Strict):
 
     `weights` is a folder (or `random`), absent: the family's own. `loras` is a folder with more LoRAs than are with the weights.
     `prompt_enhancer` is a `transformers` folder with a causal language model, absent: prompts stay as they are. `watermark` marks every
-    frame: "visible", "invisible", or an operator's own as package.module:factory.
+    frame: "visible", "invisible", or an operator's own as package.module:factory. `variant` (dev, distilled) and `precision` (bfloat16,
+    float32) are for families that know them (ltx2).
     """
 
     name: str
@@ -51,11 +52,12 @@ class FamilyArgs(_Strict):
     loras: str | None = None
     prompt_enhancer: str | None = None
     watermark: str | None = None
+    variant: str | None = None
+    precision: str | None = None
 
     def make(self) -> Family:
         """The family. Raises AiprodError when there is none of that name, or none without weights."""
-        options = {"loras": self.loras, "prompt_enhancer": self.prompt_enhancer, "watermark": self.watermark}
-        return make_family(self.name, weights=self.weights, **options)
+        return make_family(**self.model_dump())
 
 
 class QueueArgs(_Strict):

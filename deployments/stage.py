@@ -19,7 +19,7 @@ from ray.serve.exceptions import RayServeException
 from aiprod_components.errors import UnavailableError, WeightsChangedError
 from aiprod_components.local import best_device
 from aiprod_components.plan import fill
-from aiprod_components.stages import STAGES
+from aiprod_components.stages import make_stage
 from aiprod_components.values import Video
 from deployments.engine import Watched, run_call
 from deployments.envelope import Receipt, Sealed, merge_receipts
@@ -39,7 +39,7 @@ class StageReplica:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=stage)
         made = family.make()
         # Built where it runs: a second thread that computes slows every operation of the first (docs/decisions.md, 25).
-        loaded = self._thread.submit(STAGES[stage], made, device=best_device())
+        loaded = self._thread.submit(make_stage, stage, made, device=best_device())
         self._fingerprint = made.fingerprint
         self._stage = loaded.result()
         self._shelf, self._reporters = Shelf(), Reporters(stage)

@@ -9,6 +9,7 @@ import pytest
 
 from aiprod_components import calls
 from aiprod_components.calls import (
+    DecodeAudio,
     DecodeVideo,
     Denoise,
     EncodeFootage,
@@ -30,8 +31,8 @@ from aiprod_components.values import Footage, FootageShape, LatentGrid, Picture,
 
 GRID = LatentGrid(time=4, space=16, channels=64)
 VIDEO = VideoShape(33, 128, 64, 16.0)
-GUIDANCE = Guidance(3.0, 0.5, 1.0, (1, 2), Projection(0.25, 1.5, -0.75), (0.1, 0.9))
-SAMPLING = Sampling((1.0, 0.5, 0.0), GUIDANCE, 7, "heun")
+GUIDANCE = Guidance(3.0, 0.5, 1.0, (1, 2), Projection(0.25, 1.5, -0.75), (0.1, 0.9), 2.5)
+SAMPLING = Sampling((1.0, 0.5, 0.0), GUIDANCE, 7, "heun", GUIDANCE)
 GIVEN: dict[str, Any] = {
     "pins": (Pin(Ref("tail"), 4, 0.5),),
     "guides": (Guide(Ref("picture"), VIDEO, 8, 0.75),),
@@ -41,13 +42,14 @@ GIVEN: dict[str, Any] = {
 SAMPLES: tuple[Call[Any], ...] = (
     EnhancePrompt("a ball", ("a cube", Ref("enhanced"))),
     EncodePrompt("a ball", "blur"),
-    EncodePicture(Picture(b"picture"), 64, 32),
+    EncodePicture(Picture(b"picture"), 64, 32, antialias=False),
     EncodeFootage(Footage(b"footage"), 24, VIDEO, "canny"),
     EncodeTail(Ref("tail"), VIDEO, 3),
     Denoise(Ref("prompt"), VIDEO, SAMPLING, **GIVEN),
     Upsample(Ref("tail"), VIDEO, "upsampler"),
     Refine(Ref("prompt"), Ref("tail"), VIDEO, SAMPLING, **GIVEN),
-    DecodeVideo((Ref("tail"), Ref("picture")), VIDEO, 9, "mp4"),
+    DecodeAudio((Ref("tail"), Ref("picture")), VIDEO, 9),
+    DecodeVideo((Ref("tail"), Ref("picture")), VIDEO, 9, "mp4", Ref("tail")),
 )
 SOURCES: tuple[str, ...] = ("enhanced", "prompt", "picture", "tail", "other")
 

@@ -28,7 +28,7 @@ def combine(guidance: Guidance, denoised: Mapping[Pass, Tensor], *, momentum: Te
     conditional = denoised["conditional"]
     if len(denoised) == 1:
         return Guided(conditional, momentum)
-    counted = torch.ones_like(conditional) if free is None else free.to(conditional.dtype).expand_as(conditional)
+    counted = None if free is None else free.to(conditional.dtype).expand_as(conditional)
     result = conditional
     if "unconditional" in denoised:
         difference = conditional - denoised["unconditional"]
@@ -39,6 +39,8 @@ def combine(guidance: Guidance, denoised: Mapping[Pass, Tensor], *, momentum: Te
         result = result + (guidance.scale - 1) * difference
     if "perturbed" in denoised:
         result = result + guidance.stg_scale * (conditional - denoised["perturbed"])
+    if "isolated" in denoised:
+        result = result + (guidance.modality_scale - 1) * (conditional - denoised["isolated"])
     return Guided(rescaled(result, like=conditional, rescale=guidance.rescale, counted=counted), momentum)
 
 
@@ -50,7 +52,7 @@ def accumulated(
 
 
 def bounded(
-    difference: Float[Tensor, "B *shape"], projection: Projection, *, counted: Float[Tensor, "B *shape"]
+    difference: Float[Tensor, "B *shape"], projection: Projection, *, counted: Float[Tensor, "B *shape"] | None
 ) -> Float[Tensor, "B *shape"]:
     """No sample's root mean square over what is counted is above `threshold` (0: as it is)."""
     if projection.threshold == 0:
@@ -60,7 +62,7 @@ def bounded(
 
 
 def projected(
-    difference: Float[Tensor, "B *shape"], along: Float[Tensor, "B *shape"], *, parallel: float, counted: Float[Tensor, "B *shape"]
+    difference: Float[Tensor, "B *shape"], along: Float[Tensor, "B *shape"], *, parallel: float, counted: Float[Tensor, "B *shape"] | None
 ) -> Float[Tensor, "B *shape"]:
     """Of each sample, the part orthogonal to `along` and `parallel` times the rest, which oversaturates (Sadat et al. 2024)."""
     length = _mean(along.square(), counted)
@@ -69,17 +71,26 @@ def projected(
 
 
 def rescaled(
-    result: Float[Tensor, "B *shape"], *, like: Float[Tensor, "B *shape"], rescale: float, counted: Float[Tensor, "B *shape"]
+    result: Float[Tensor, "B *shape"], *, like: Float[Tensor, "B *shape"], rescale: float, counted: Float[Tensor, "B *shape"] | None
 ) -> Float[Tensor, "B *shape"]:
     """Each sample's standard deviation brought back to that of `like`: wholly at rescale 1 (Lin et al. 2023, section 3.4)."""
     if rescale == 0:
         return result
-    wanted, found = (_mean((each - _mean(each, counted)).square(), counted).sqrt() for each in (like, result))
+    wanted, found = _deviation(like, counted), _deviation(result, counted)
     ratio = torch.where(found > 0, wanted / found, 1.0)
-    return result * (rescale * ratio + 1 - rescale)
+    return rescale * (result * ratio) + (1 - rescale) * result
 
 
-def _mean(x: Float[Tensor, "B *shape"], counted: Float[Tensor, "B *shape"]) -> Float[Tensor, "B *ones"]:
-    """Of each sample, over what is counted; 0 where nothing is."""
+def _deviation(x: Float[Tensor, "B *shape"], counted: Float[Tensor, "B *shape"] | None) -> Float[Tensor, "B *ones"]:
+    """Only ratios of two of them are taken, so it is all one whether it is that of a sample or estimated from it."""
+    if counted is None:
+        return x.std(dim=tuple(range(1, x.ndim)), keepdim=True)
+    return _mean((x - _mean(x, counted)).square(), counted).sqrt()
+
+
+def _mean(x: Float[Tensor, "B *shape"], counted: Float[Tensor, "B *shape"] | None) -> Float[Tensor, "B *ones"]:
+    """Of each sample, over what is counted (None: all); 0 where nothing is."""
     within_sample = tuple(range(1, x.ndim))
+    if counted is None:
+        return x.mean(dim=within_sample, keepdim=True)
     return (x * counted).sum(dim=within_sample, keepdim=True) / counted.sum(dim=within_sample, keepdim=True).clamp(min=1)

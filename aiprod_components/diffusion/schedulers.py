@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
 from aiprod_components.errors import InvalidRequestError
 
 
@@ -38,6 +40,20 @@ def shifted_flow(num_inference_steps: int, *, shift: float) -> tuple[float, ...]
     """Evenly spaced times in (0, 1], the log-odds of each moved by `shift`: sigma = 1 / (1 + (1/t - 1) e^-shift); then 0."""
     times = [1 - step / num_inference_steps for step in range(num_inference_steps)]
     return (*(1 / (1 + (1 / t - 1) * math.exp(-shift)) for t in times), 0.0)
+
+
+def stretched_flow(num_inference_steps: int, *, shift: float, last: float = 0.1) -> tuple[float, ...]:
+    """`shifted_flow` without its 0, stretched from 1 down to `last`, then 0 (LTX-Video, HaCohen et al. 2024).
+
+    In float32, operation by operation as diffusers does it, because its networks' results are compared bit by bit.
+    """
+    times = np.linspace(1.0, 1 / num_inference_steps, num_inference_steps).astype(np.float32)
+    shifted = math.exp(shift) / (math.exp(shift) + (1 / times - 1) ** 1.0)
+    if num_inference_steps == 1:
+        return (float(shifted[0]), 0.0)  # nothing to stretch: the only level is the first
+    remains = 1 - shifted
+    stretched = 1 - remains / (remains[-1] / (1 - last))
+    return (*(float(sigma) for sigma in stretched), 0.0)
 
 
 def linear_quadratic(num_inference_steps: int, *, threshold_noise: float = 0.025) -> tuple[float, ...]:
@@ -106,6 +122,7 @@ def _unshifted(schedule: Callable[[int], tuple[float, ...]]) -> Scheduler:
 
 SCHEDULERS: dict[str, Scheduler] = {
     "shifted_flow": shifted_flow,
+    "stretched_flow": stretched_flow,
     "linear_quadratic": _unshifted(linear_quadratic),
     "cosine": _unshifted(cosine),
     "karras": _unshifted(karras),

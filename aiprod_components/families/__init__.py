@@ -4,25 +4,38 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from aiprod_components.errors import UnknownModelError
+from aiprod_components.errors import CheckpointError, UnknownModelError
 from aiprod_components.families.aiprod import make_aiprod
 from aiprod_components.families.base import Family
+from aiprod_components.families.ltx2 import make_ltx2
 from aiprod_components.families.miniature import make_miniature
 
-FAMILIES: dict[str, Callable[..., Family]] = {"miniature": make_miniature, "aiprod": make_aiprod}
+FAMILIES: dict[str, Callable[..., Family]] = {"miniature": make_miniature, "aiprod": make_aiprod, "ltx2": make_ltx2}
+WITH_VARIANTS = ("ltx2",)
 
 
 def make_family(
-    name: str, *, weights: str | None = None, loras: str | None = None, prompt_enhancer: str | None = None, watermark: str | None = None
+    name: str,
+    *,
+    weights: str | None = None,
+    loras: str | None = None,
+    prompt_enhancer: str | None = None,
+    watermark: str | None = None,
+    variant: str | None = None,
+    precision: str | None = None,
 ) -> Family:
     """`weights` is a folder (None: the family's own), `loras` one with LoRAs besides those that are with the weights (None: no others),
     `prompt_enhancer` one with a language model (None: prompts stay as they are). `watermark` is the name of one (None: no mark).
+    `variant` and `precision` say what a checkpoint is and how it is computed (None: the family's default).
 
-    Raises UnknownModelError naming the families there are.
+    Raises UnknownModelError naming the families there are, CheckpointError for weights that cannot be served.
     """
     if name not in FAMILIES:
         raise UnknownModelError(f"model family {name!r} is unknown; the families are {', '.join(FAMILIES)}", field="model")
-    made = FAMILIES[name](weights=weights)
+    given = {key: value for key, value in (("variant", variant), ("precision", precision)) if value is not None}
+    if given and name not in WITH_VARIANTS:
+        raise CheckpointError(f"family {name} has one form only: leave out {', '.join(given)}")
+    made = FAMILIES[name](weights=weights, **given)
     return replace(made, lora_folder=_path(loras), prompt_enhancer=_path(prompt_enhancer), watermark=watermark)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from aiprod_components.calls import Guidance
 from aiprod_components.diffusion.schedulers import TokenShift
 from aiprod_components.errors import CheckpointError
 from aiprod_components.families.base import Chaining, Component, Family, Limits, SamplingDefaults
@@ -42,7 +43,7 @@ def make_aiprod(*, weights: str | None) -> Family:
         limits=Limits(max_frames=481, min_side=64, max_side=1920, max_pixels=1920 * 1088, max_steps=100, max_prompt_bytes=4000),
         sampling=SamplingDefaults(
             num_inference_steps=40,
-            guidance_scale=4.0,
+            guidance=Guidance(scale=4.0),
             shift=TokenShift(few_tokens=1024, few_shift=0.95, many_tokens=4096, many_shift=2.05),
             refinement_sigmas=(0.909375, 0.725, 0.421875, 0.0),
             distilled_sigmas=(1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0),

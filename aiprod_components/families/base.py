@@ -1,5 +1,6 @@
 """a family: component configs, latent grid, limits, sampling defaults and where the weights are"""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from aiprod_components.calls import Guidance
 from aiprod_components.diffusion.schedulers import TokenShift
 from aiprod_components.errors import CheckpointError, InvalidRequestError
 from aiprod_components.families.fingerprint import files_in, fingerprint_of
@@ -28,6 +30,7 @@ class Limits:
     max_pixels: int
     max_steps: int
     max_prompt_bytes: int
+    max_seconds: float = math.inf
 
     def check(self, video: VideoShape) -> None:
         """Raises InvalidRequestError, naming the field and the range, when `video` is beyond the limits."""
@@ -39,6 +42,12 @@ class Limits:
         if video.height * video.width > self.max_pixels:
             raise InvalidRequestError(
                 f"width x height must be at most {self.max_pixels} pixels, got {video.width}x{video.height}", field="width"
+            )
+        if (seconds := video.num_frames / video.frame_rate) > self.max_seconds:
+            raise InvalidRequestError(
+                f"num_frames must be at most {self.max_seconds:g} seconds' worth, got {seconds:.1f} s at {video.frame_rate:g} frames per "
+                "second; ask for fewer frames, or for more of them per second",
+                field="num_frames",
             )
 
 
@@ -68,10 +77,13 @@ class SamplingDefaults:
     """How the family is sampled unless the request says otherwise."""
 
     num_inference_steps: int
-    guidance_scale: float
+    guidance: Guidance
     shift: TokenShift
     refinement_sigmas: tuple[float, ...]
     distilled_sigmas: tuple[float, ...]
+    audio_guidance: Guidance = Guidance()
+    scheduler: str = "shifted_flow"
+    draft_shift: float | None = None  # of drafts that are refined (None: as of any other latents)
 
 
 @dataclass(frozen=True)
@@ -85,7 +97,11 @@ class Component:
 
 @dataclass(frozen=True)
 class Family:
-    """A table of all that stages and pipelines must know of a model; `load(component)` reads its weights (CheckpointError)."""
+    """A table of all that stages and pipelines must know of a model; `load(component)` reads its weights (CheckpointError).
+
+    `architecture` says whose stages compute with it. `encodes_alone`: what a prompt is to a network depends on whether another is encoded
+    beside it. `antialiases_keyframes`: what the network knows as the picture of a keyframe was filtered before it was made smaller.
+    """
 
     name: str
     title: str
@@ -101,6 +117,14 @@ class Family:
     prompt_enhancer: Path | None = None  # a `transformers` folder with a causal language model; None: prompts stay as they are
     lora_folder: Path | None = None  # NAME.safetensors in PEFT's or diffusers' format
     watermark: str | None = None  # a name that `make_watermark` knows; None: frames stay as they are
+    architecture: str = "aiprod"
+    encodes_alone: bool = False
+    antialiases_keyframes: bool = True
+    is_distilled: bool = False  # the weights of stage 1 are: the few predefined steps need no LoRA
+
+    @property
+    def makes_sound(self) -> bool:
+        return self.grid.audio_rate > 0
 
     def language_model(self) -> Path:
         """The folder of what enhances prompts. Raises InvalidRequestError when the family has none."""

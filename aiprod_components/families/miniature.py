@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from aiprod_components.calls import Guidance
 from aiprod_components.diffusion.schedulers import TokenShift, shifted_flow
 from aiprod_components.families.base import Chaining, Component, Family, Limits, SamplingDefaults
 from aiprod_components.models.backbone import BackboneConfig, HybridBackbone
@@ -24,7 +25,7 @@ def make_miniature(*, weights: str | None) -> Family:
         limits=Limits(max_frames=241, min_side=32, max_side=256, max_pixels=256 * 256, max_steps=100, max_prompt_bytes=500),
         sampling=SamplingDefaults(
             num_inference_steps=30,
-            guidance_scale=3.0,
+            guidance=Guidance(scale=3.0),
             shift=TokenShift(few_tokens=144, few_shift=0.5, many_tokens=576, many_shift=1.0),
             refinement_sigmas=(0.4, 0.25, 0.1, 0.0),
             distilled_sigmas=shifted_flow(8, shift=0.5),

@@ -6,9 +6,11 @@ The bytes themselves are read in the sandbox, by `raster`; what comes from there
 import numpy as np
 import torch
 from jaxtyping import UInt8
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from aiprod_components.media.sandbox import CHECKING, Answers, Task, ask
+from aiprod_components.media.raster import MAX_PIXELS
+from aiprod_components.media.sandbox import CHECKING, Answers, Task, ask, lost
 from aiprod_components.values import Picture
 
 REMEDY = "make it smaller, or save it again as PNG or JPEG"
@@ -39,3 +41,22 @@ def read_picture(picture: Picture, *, height: int, width: int) -> UInt8[Tensor, 
         answers.header(task)
         answers.fill(task, pixels.reshape(-1).data)
     return torch.from_numpy(pixels)[None, None]
+
+
+def read_whole_picture(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture upright, in its own size. What is transparent becomes white."""
+    task = Task("read_whole_picture", "image", picture.data, REMEDY, {})
+    with ask([task], limits=CHECKING) as answers:
+        header = answers.header(task)
+        height, width = int(header["height"]), int(header["width"])
+        if not 0 < height * width <= MAX_PIXELS:
+            raise lost(task, "a size that no picture has")
+        pixels = np.empty((height, width, 3), np.uint8)
+        answers.fill(task, pixels.reshape(-1).data)
+    return pixels
+
+
+def resized_picture(pixels: UInt8[np.ndarray, "h w 3"], *, height: int, width: int) -> UInt8[np.ndarray, "H W 3"]:
+    """Its middle in the frame's aspect, at the frame's size (bilinear, filtered where it becomes smaller)."""
+    fitted = ImageOps.fit(Image.fromarray(pixels), (width, height), method=Image.Resampling.BILINEAR)
+    return np.array(fitted)

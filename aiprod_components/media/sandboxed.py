@@ -42,6 +42,10 @@ class Readers:
         image = decode_picture(upload.data, field=upload.field)
         yield {}, fit_picture(image, height=height, width=width).tobytes()
 
+    def read_whole_picture(self, upload: Upload) -> Iterator[Answer]:
+        image = decode_picture(upload.data, field=upload.field)
+        yield {"height": image.height, "width": image.width}, image.tobytes()
+
     def check_footage(self, upload: Upload) -> Iterator[Answer]:
         width, height, seconds, frame_rate = survey(upload.data, field=upload.field)
         yield {"width": width, "height": height, "seconds": seconds, "frame_rate": frame_rate}, b""

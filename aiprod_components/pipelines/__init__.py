@@ -9,6 +9,7 @@ from aiprod_components.errors import InvalidRequestError, UnknownModelError
 from aiprod_components.families.base import Family
 from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.pipelines.distilled import Distilled
+from aiprod_components.pipelines.fields import AudioGuidance, SkipGuidance
 from aiprod_components.pipelines.ic_lora import ICLora
 from aiprod_components.pipelines.keyframe_interpolation import KeyframeInterpolation
 from aiprod_components.pipelines.ti2vid_one_stage import TI2VidOneStage
@@ -28,13 +29,19 @@ MEANT_BY: dict[str, str] = {"reference_video": "ic_lora", "keyframes": "keyframe
 
 def defaults_of(family: Family) -> dict[str, Any]:
     """The fields that a request may leave out because the family knows them."""
+    guidance = family.sampling.guidance
     return {
         "num_frames": family.video.num_frames,
         "height": family.video.height,
         "width": family.video.width,
         "frame_rate": family.video.frame_rate,
         "num_inference_steps": family.sampling.num_inference_steps,
-        "guidance_scale": family.sampling.guidance_scale,
+        "guidance_scale": guidance.scale,
+        "guidance_rescale": guidance.rescale,
+        "skip_guidance": SkipGuidance(scale=guidance.stg_scale, blocks=guidance.stg_blocks) if guidance.stg_scale else None,
+        "modality_guidance_scale": guidance.modality_scale,
+        "audio_guidance": AudioGuidance.of(family.sampling.audio_guidance),
+        "scheduler": family.sampling.scheduler,
     }
 
 
@@ -64,6 +71,8 @@ def parse_request(record: dict[str, Any], *, family: Family) -> VideoRequest:
     if "sigmas" in known and record.get("sigmas") is not None and (idle := record.keys() & {"num_inference_steps", "scheduler"}):
         raise InvalidRequestError(f"sigmas are the steps, so {min(idle)} says nothing; leave one of them out", field="sigmas")
     defaults = {field: value for field, value in defaults_of(family).items() if field in known}
+    if family.is_distilled and "sigmas" in known and not record.keys() & {"num_inference_steps", "scheduler"}:
+        defaults["sigmas"] = family.sampling.distilled_sigmas
     try:
         return PIPELINES[name].model_validate({**defaults, **record, "pipeline": name})
     except ValidationError as error:

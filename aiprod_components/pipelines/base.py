@@ -13,7 +13,7 @@ from aiprod_components.diffusion.samplers import SAMPLERS
 from aiprod_components.diffusion.schedulers import SCHEDULERS, explicit
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.families.base import Family
-from aiprod_components.pipelines.fields import FirstFrame, LoraChoice, OneOf, ProjectedGuidance, Prompt, SkipGuidance
+from aiprod_components.pipelines.fields import AudioGuidance, FirstFrame, LoraChoice, OneOf, ProjectedGuidance, Prompt, SkipGuidance
 from aiprod_components.plan import Input, Plan, PlanBuilder, Ref
 from aiprod_components.values import PromptEmbeds, VideoShape
 
@@ -157,17 +157,20 @@ class VideoRequest(BaseModel, frozen=True):
         return None
 
     def encode_prompts(self, steps: PlanBuilder, family: Family) -> list[Ref[PromptEmbeds]]:
-        """The prompt of every chunk, each of them encoded once."""
-        texts = self._texts(steps, family)
+        """The prompt of every chunk."""
+        return self.encode_texts(steps, self.texts(steps, family))
+
+    def encode_texts(self, steps: PlanBuilder, texts: list[Input[str]], *, alone: bool = False) -> list[Ref[PromptEmbeds]]:
+        """Each text encoded once; `alone` without what is to be steered away from."""
+        name, negative = ("prompt_alone", None) if alone else ("prompt", self.negative)
         encoded: dict[Input[str], Ref[PromptEmbeds]] = {}
         for text in texts:
             if text not in encoded:
-                name = "prompt" if not encoded else f"prompt_{len(encoded) + 1}"
-                encoded[text] = steps.add(name, EncodePrompt(text, self.negative))
+                encoded[text] = steps.add(name if not encoded else f"{name}_{len(encoded) + 1}", EncodePrompt(text, negative))
         return [encoded[text] for text in texts]
 
-    def _texts(self, steps: PlanBuilder, family: Family) -> list[Input[str]]:
-        """One for each chunk. Enhanced, each carries on from those before it, in the enhancer's words."""
+    def texts(self, steps: PlanBuilder, family: Family) -> list[Input[str]]:
+        """What each chunk shows. Enhanced, each carries on from those before it, in the enhancer's words."""
         texts: list[Input[str]] = [*self.told(family)]
         if not self.enhance_prompt:
             return texts
@@ -192,6 +195,10 @@ class GuidedRequest(VideoRequest, frozen=True):
     )
     skip_guidance: SkipGuidance | None = Field(default=None, description="Spatiotemporal skip guidance (STG).")
     projected_guidance: ProjectedGuidance | None = Field(default=None, description="Adaptive projected guidance (APG).")
+    modality_guidance_scale: float = Field(
+        default=1.0, ge=1, le=30, allow_inf_nan=False, description="How closely pictures keep to the sound; 1 is no guidance."
+    )
+    audio_guidance: AudioGuidance = Field(default=AudioGuidance(), description="Guidance of the sound, where the family makes it.")
     sampler: Annotated[str, OneOf(tuple(SAMPLERS))] = Field(default="euler", description="Who takes the steps.")
     scheduler: Annotated[str, OneOf(tuple(SCHEDULERS))] = Field(default="shifted_flow", description="Where the steps are.")
     sigmas: tuple[float, ...] | None = Field(
@@ -214,7 +221,14 @@ class GuidedRequest(VideoRequest, frozen=True):
                 field="guidance_interval",
             )
         self._check_guidance_is_used()
-        last, skipped = family.attention_blocks - 1, () if self.skip_guidance is None else self.skip_guidance.blocks
+        self._check_sound(family)
+        if self.skip_guidance is None:
+            return
+        if not family.attention_blocks:
+            raise InvalidRequestError(
+                f"skip_guidance: no block of {family.name} can go without attention; leave it out", field="skip_guidance"
+            )
+        last, skipped = family.attention_blocks - 1, self.skip_guidance.blocks
         if any(block > last for block in skipped):
             raise InvalidRequestError(
                 f"skip_guidance.blocks must be 0 to {last} for {family.name}, got {max(skipped)}", field="skip_guidance"
@@ -222,11 +236,24 @@ class GuidedRequest(VideoRequest, frozen=True):
 
     def _check_guidance_is_used(self) -> None:
         """Raises InvalidRequestError for what has no effect without guidance, rather than making a video as if it had not been said."""
-        unguided = {"negative_prompt": bool(self.negative_prompt), "projected_guidance": self.projected_guidance is not None}
+        unguided = {
+            "negative_prompt": bool(self.negative_prompt) and self.negative is None,
+            "projected_guidance": self.projected_guidance is not None,
+        }
         if self.skip_guidance is None:
             unguided |= {"guidance_rescale": self.guidance_rescale > 0, "guidance_interval": self.guidance_interval != (0.0, 1.0)}
         if self.guidance_scale == 1 and (field := next((field for field, used in unguided.items() if used), None)):
             raise InvalidRequestError(f"{field} needs guidance, and guidance_scale is 1; raise it or leave {field} out", field=field)
+
+    def _check_sound(self, family: Family) -> None:
+        silent = {"modality_guidance_scale": self.modality_guidance_scale != 1, "audio_guidance": self.audio_guidance != AudioGuidance()}
+        if not family.makes_sound and (field := next((field for field, used in silent.items() if used), None)):
+            raise InvalidRequestError(f"{field} is for sound, and {family.name} makes none; leave it out", field=field)
+        if self.audio_guidance.skip_scale and self.skip_guidance is None:
+            raise InvalidRequestError(
+                "audio_guidance: skip_scale needs the blocks that skip_guidance names; give it, or leave skip_scale out",
+                field="audio_guidance",
+            )
 
     @property
     def guidance(self) -> Guidance:
@@ -236,23 +263,38 @@ class GuidedRequest(VideoRequest, frozen=True):
             rescale=self.guidance_rescale,
             stg_scale=0.0 if skip is None else skip.scale,
             stg_blocks=() if skip is None else skip.blocks,
+            modality_scale=self.modality_guidance_scale,
             projection=None if projected is None else Projection(projected.parallel, projected.threshold, projected.momentum),
             interval=self.guidance_interval,
         )
 
-    def sampling_of(self, family: Family) -> Callable[[VideoShape, int], Sampling]:
+    @property
+    def _audio_guidance(self) -> Guidance:
+        asked, pictures = self.audio_guidance, self.guidance
+        return Guidance(
+            scale=asked.scale,
+            rescale=asked.rescale,
+            stg_scale=asked.skip_scale,
+            stg_blocks=pictures.stg_blocks if asked.skip_scale else (),
+            modality_scale=asked.modality_scale,
+            interval=pictures.interval,
+        )
+
+    def sampling_of(self, family: Family, *, is_draft: bool) -> Callable[[VideoShape, int], Sampling]:
         """Stage 1, of latents of a shape and a seed: from pure noise, with the request's steps and guidance."""
+        audio = self._audio_guidance if family.makes_sound else Guidance()
 
         def sampling(video: VideoShape, seed: int) -> Sampling:
-            shift = family.sampling.shift.at(family.grid.tokens_of(video))
+            fixed = family.sampling.draft_shift if is_draft else None
+            shift = family.sampling.shift.at(family.grid.tokens_of(video)) if fixed is None else fixed
             sigmas = self.sigmas or SCHEDULERS[self.scheduler](self.num_inference_steps, shift=shift)
-            return Sampling(sigmas, self.guidance, seed, self.sampler)
+            return Sampling(sigmas, self.guidance, seed, self.sampler, audio)
 
         return sampling
 
     @property
     def negative(self) -> str | None:
-        return None if self.guidance_scale == 1.0 else self.negative_prompt
+        return None if self.guidance_scale == self.audio_guidance.scale == 1.0 else self.negative_prompt
 
 
 def check_text(text: str, *, family: Family, field: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from aiprod_components.calls import (
+    DecodeAudio,
     DecodeVideo,
     Denoise,
     EncodePicture,
@@ -68,16 +69,20 @@ Giver = Callable[[PlanBuilder, Place], Given]
 
 @dataclass(frozen=True)
 class Stage1:
-    """How drafts are made: sampling by a draft's shape and a seed, LoRAs, and what is given."""
+    """How drafts are made: sampling by a draft's shape and a seed, LoRAs, and what is given; whether their sound is the video's.
+
+    (Where it is not, that of the refined latents is.)
+    """
 
     sampling: Callable[[VideoShape, int], Sampling]
     loras: tuple[LoraUse, ...]
     give: Giver
+    makes_final_sound: bool = True
 
 
 def distilled_stage1(request: VideoRequest, family: Family, *, give: Giver) -> Stage1:
-    """The family's predefined steps, without guidance, by the LoRA that was distilled for them."""
-    if DISTILLED not in family.loras:
+    """The family's predefined steps, without guidance, by the LoRA that was distilled for them, or by weights that were."""
+    if not family.is_distilled and DISTILLED not in family.loras:
         raise InvalidRequestError(
             f"pipeline {request.pipeline} needs a LoRA named {DISTILLED}, which {family.name} has not; "
             "put it into the folder loras of its weights",
@@ -85,9 +90,10 @@ def distilled_stage1(request: VideoRequest, family: Family, *, give: Giver) -> S
         )
     if DISTILLED in [lora.name for lora in request.loras]:
         raise InvalidRequestError(f"loras names {DISTILLED!r}, which is this pipeline's own; leave it out", field="loras")
-    own = (LoraUse(family.lora(DISTILLED).name, 1.0),)
+    own = () if family.is_distilled else (LoraUse(family.lora(DISTILLED).name, 1.0),)
     sigmas = family.sampling.distilled_sigmas
-    return Stage1(lambda video, seed: Sampling(sigmas, Guidance(), seed), own + request.loras_of("denoiser", family), give)
+    loras = own + request.loras_of("denoiser", family)
+    return Stage1(lambda video, seed: Sampling(sigmas, Guidance(), seed), loras, give, makes_final_sound=False)
 
 
 def chunks_of(request: VideoRequest, family: Family) -> list[Chunk]:
@@ -114,17 +120,17 @@ class Recorder:
     def __init__(self, request: VideoRequest, steps: PlanBuilder, family: Family) -> None:
         self._request, self._steps, self._family = request, steps, family
         self._chunks = chunks_of(request, family)
-        self._prompts: list[Ref[PromptEmbeds]] = []
+        self._texts = request.texts(steps, family)
+        self._prompts = request.encode_texts(steps, self._texts)
 
     def one_stage(self, stage1: Stage1) -> None:
         """Stage 1 at full size, then the video."""
-        self._prompts = self._request.encode_prompts(self._steps, self._family)
         drafts: list[Ref[Latents]] = []
         for chunk in self._chunks:
             place = Place(chunk, chunk.video)
             given = self._with_tail(place, drafts, stage1.give(self._steps, place), name="draft_tail")
             drafts.append(self._denoise(place, stage1, given))
-        self._finish(drafts)
+        self._finish(drafts, sounds=drafts)
 
     def two_stages(self, stage1: Stage1, *, upscale: float, give_again: Giver) -> None:
         """Drafts at half the size (or what `upscale` says), doubled, refined in a few unguided steps, then the video.
@@ -133,7 +139,7 @@ class Recorder:
         """
         numerator, denominator, network = UPSCALES[upscale]
         self._check_upscale(upscale)
-        self._prompts = self._request.encode_prompts(self._steps, self._family)
+        unguided = self._unguided_prompts()
         drafts: list[Ref[Latents]] = []
         refined: list[Ref[Latents]] = []
         for chunk in self._chunks:
@@ -143,8 +149,14 @@ class Recorder:
             given_again = self._with_tail(full, refined, give_again(self._steps, full), name="refined_tail")
             drafts.append(self._denoise(small, stage1, given))
             doubled = self._steps.add(chunk.name("doubled"), Upsample(drafts[-1], chunk.video, network))
-            refined.append(self._refine(chunk, doubled, given_again))
-        self._finish(refined)
+            refined.append(self._refine(chunk, unguided[chunk.index], doubled, given_again))
+        self._finish(refined, sounds=drafts if stage1.makes_final_sound else refined)
+
+    def _unguided_prompts(self) -> list[Ref[PromptEmbeds]]:
+        """As stage 2 reads them, which knows no prompt to steer away from."""
+        if self._request.negative is None or not self._family.encodes_alone:
+            return self._prompts
+        return self._request.encode_texts(self._steps, self._texts, alone=True)
 
     def _check_upscale(self, upscale: float) -> None:
         numerator, denominator, network = UPSCALES[upscale]
@@ -163,10 +175,10 @@ class Recorder:
         call = Denoise(self._prompts[chunk.index], place.video, sampling, given.pins, given.guides, stage1.loras)
         return self._steps.add(chunk.name("draft"), call)
 
-    def _refine(self, chunk: Chunk, doubled: Ref[Latents], given: Given) -> Ref[Latents]:
+    def _refine(self, chunk: Chunk, prompt: Ref[PromptEmbeds], doubled: Ref[Latents], given: Given) -> Ref[Latents]:
         sampling = self._request.refinement(self._family, seed=self._seed(chunk))
         loras = self._request.loras_of("refiner", self._family)
-        call = Refine(self._prompts[chunk.index], doubled, chunk.video, sampling, given.pins, given.guides, loras)
+        call = Refine(prompt, doubled, chunk.video, sampling, given.pins, given.guides, loras)
         return self._steps.add(chunk.name("refined"), call)
 
     def _with_tail(self, place: Place, before: list[Ref[Latents]], given: Given, *, name: str) -> Given:
@@ -184,13 +196,15 @@ class Recorder:
         digest = hashlib.sha256(f"{self._request.seed}:{chunk.index}".encode()).digest()
         return int.from_bytes(digest[:8], "little") % (MAX_SEED + 1)
 
-    def _finish(self, clips: list[Ref[Latents]]) -> None:
+    def _finish(self, clips: list[Ref[Latents]], *, sounds: list[Ref[Latents]]) -> None:
         family, video = self._family, self._request.video
         overlap = family.grid.frames_in(family.chaining.overlap) if len(clips) > 1 else 0
+        is_heard = family.makes_sound and self._request.output_format == "mp4"
+        sound = self._steps.add("sound", DecodeAudio(tuple(sounds), video, overlap)) if is_heard else None
         if self._request.double_frame_rate:
             clips = [self._doubled(chunk, clip) for chunk, clip in zip(self._chunks, clips, strict=True)]
             video, overlap = _twice_as_fast(video), max(2 * overlap - 1, 0)
-        self._steps.add("video", DecodeVideo(tuple(clips), video, overlap, self._request.output_format))
+        self._steps.add("video", DecodeVideo(tuple(clips), video, overlap, self._request.output_format, sound))
 
     def _doubled(self, chunk: Chunk, clip: Ref[Latents]) -> Ref[Latents]:
         return self._steps.add(chunk.name("twice_as_many"), Upsample(clip, _twice_as_fast(chunk.video), TEMPORAL))

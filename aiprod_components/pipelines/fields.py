@@ -19,6 +19,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
+from aiprod_components.calls import Guidance
 from aiprod_components.values import Footage, Picture
 
 
@@ -122,6 +123,22 @@ class SkipGuidance(Part):
 
     scale: float = Field(gt=0, le=10, allow_inf_nan=False)
     blocks: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+
+
+class AudioGuidance(Part):
+    """Guidance of the sound, where the family makes it: what the fields of the same names are for the pictures.
+
+    `skip_scale` is for the blocks that `skip_guidance` names.
+    """
+
+    scale: float = Field(default=1.0, ge=1, le=30, allow_inf_nan=False)
+    skip_scale: float = Field(default=0.0, ge=0, le=10, allow_inf_nan=False)
+    modality_scale: float = Field(default=1.0, ge=1, le=30, allow_inf_nan=False)
+    rescale: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
+
+    @classmethod
+    def of(cls, guidance: Guidance) -> "AudioGuidance":
+        return cls(scale=guidance.scale, skip_scale=guidance.stg_scale, modality_scale=guidance.modality_scale, rescale=guidance.rescale)
 
 
 class ProjectedGuidance(Part):

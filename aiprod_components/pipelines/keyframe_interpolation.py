@@ -1,6 +1,7 @@
 """pictures, each with its frame number, and a prompt -> both stages look at them -> a video that shows them there"""
 
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from pydantic import Field
@@ -43,10 +44,11 @@ class KeyframeInterpolation(GuidedRequest, frozen=True):
                 raise InvalidRequestError(f"keyframes: two pictures are for frame {number}; give each its own frame", field="keyframes")
 
     def record(self, steps: PlanBuilder, family: Family) -> None:
-        stage1 = Stage1(self.sampling_of(family), self.loras_of("denoiser", family), self._give)
-        Recorder(self, steps, family).two_stages(stage1, upscale=self.upscale, give_again=self._give)
+        give = partial(self._give, antialias=family.antialiases_keyframes)
+        stage1 = Stage1(self.sampling_of(family, is_draft=True), self.loras_of("denoiser", family), give)
+        Recorder(self, steps, family).two_stages(stage1, upscale=self.upscale, give_again=give)
 
-    def _give(self, steps: PlanBuilder, place: Place) -> Given:
+    def _give(self, steps: PlanBuilder, place: Place, *, antialias: bool) -> Given:
         """The first frame's picture is pinned: a clip's first latent frame is a single frame. All others are guides beside the latents."""
         chunk, video, given = place.chunk, place.video, Given()
         encoded: dict[Picture, Ref[Latents]] = {}
@@ -55,7 +57,8 @@ class KeyframeInterpolation(GuidedRequest, frozen=True):
                 continue
             name = chunk.name(f"keyframe{place.suffix}_{number}")
             if keyframe.picture not in encoded:
-                encoded[keyframe.picture] = steps.add(name, EncodePicture(keyframe.picture, video.height, video.width))
+                call = EncodePicture(keyframe.picture, video.height, video.width, antialias)
+                encoded[keyframe.picture] = steps.add(name, call)
             latents = encoded[keyframe.picture]
             frame = keyframe.frame - chunk.start
             if frame == 0 and chunk.index == 0:

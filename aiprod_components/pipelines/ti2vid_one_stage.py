@@ -22,5 +22,5 @@ class TI2VidOneStage(GuidedRequest, frozen=True):
         return ("denoiser",)
 
     def record(self, steps: PlanBuilder, family: Family) -> None:
-        stage1 = Stage1(self.sampling_of(family), self.loras_of("denoiser", family), first_frame(self))
+        stage1 = Stage1(self.sampling_of(family, is_draft=False), self.loras_of("denoiser", family), first_frame(self))
         Recorder(self, steps, family).one_stage(stage1)

@@ -21,5 +21,5 @@ class TI2VidTwoStages(GuidedRequest, frozen=True):
 
     def record(self, steps: PlanBuilder, family: Family) -> None:
         given = first_frame(self)
-        stage1 = Stage1(self.sampling_of(family), self.loras_of("denoiser", family), given)
+        stage1 = Stage1(self.sampling_of(family, is_draft=True), self.loras_of("denoiser", family), given)
         Recorder(self, steps, family).two_stages(stage1, upscale=self.upscale, give_again=given)

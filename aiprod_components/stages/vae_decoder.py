@@ -1,24 +1,19 @@
 """latents -> frames (marked) -> an encoded file, a few frames at a time: raw frames never leave this stage, nor are all there at once"""
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, cast
+from collections.abc import Iterator
+from typing import cast
 
 import torch
-from jaxtyping import UInt8
-from torch import Tensor
 
 from aiprod_components.calls import DecodeVideo
 from aiprod_components.families.base import Family
-from aiprod_components.media.encode import STILL_TYPES, encode_chunks, encode_still
 from aiprod_components.media.frames import to_bytes
 from aiprod_components.models.tiling import chunks_of, decode_stream, fit_tiling
 from aiprod_components.models.video_vae import VideoVAE
 from aiprod_components.stages.base import Progress
+from aiprod_components.stages.video_file import Pixels, make_video
 from aiprod_components.values import Latents, Video
 from aiprod_components.watermarks import make_watermark
-
-Pixels = UInt8[Tensor, "1 t H W 3"]
 
 
 class VAEDecoder:
@@ -30,15 +25,7 @@ class VAEDecoder:
     @torch.inference_mode()
     def run(self, call: DecodeVideo, progress: Progress) -> Video:
         """Progress counts chunks, so a long video can be cancelled between two of them."""
-        digest = hashlib.sha256()
-        data = _encode(_watched(self._marked(self._frames(call, progress)), digest.update), call)
-        return Video(data, call.video, digest.hexdigest(), STILL_TYPES.get(call.container, "video/mp4"))
-
-    def _marked(self, chunks: Iterator[Pixels]) -> Iterator[Pixels]:
-        start = 0
-        for chunk in chunks:
-            yield chunk if self._watermark is None else self._watermark.apply(chunk, start=start)
-            start += chunk.shape[1]
+        return make_video(self._frames(call, progress), call, watermark=self._watermark)
 
     def _frames(self, call: DecodeVideo, progress: Progress) -> Iterator[Pixels]:
         """A chunk has ended when it has been encoded, which is when the next one is asked for."""
@@ -53,17 +40,3 @@ class VAEDecoder:
                 shown_before = max(shown_before - frames.shape[2], 0)
                 done += 1
                 progress.advance(done, total)
-
-
-def _watched(chunks: Iterable[Pixels], update: Callable[[bytes], None]) -> Iterator[Pixels]:
-    """The chunks as they are. `update` sees the bytes that `digest_of` would see of all the frames together."""
-    for chunk in chunks:
-        update(chunk.numpy().tobytes())
-        yield chunk
-
-
-def _encode(chunks: Iterator[Pixels], call: DecodeVideo) -> bytes:
-    if call.container == "mp4":
-        return encode_chunks(chunks, frame_rate=call.video.frame_rate)
-    (still,) = chunks
-    return encode_still(still[0, 0], format=cast(Literal["png", "webp"], call.container))

@@ -58,7 +58,7 @@ class Drafts:
     @property
     def own_guidance(self) -> Guidance:
         """The family's."""
-        return Guidance(self._examiner.family.sampling.guidance_scale)
+        return self._examiner.family.sampling.guidance
 
     def network_calls(self, way: Way) -> int:
         return self._sampling(way, seed=0).network_calls

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from safetensors.torch import load_file
 from torch import Tensor
 
-from aiprod_components.calls import Denoise, EncodePrompt, Guidance, Pin, Sampling
+from aiprod_components.calls import Denoise, EncodePrompt, Pin, Sampling
 from aiprod_components.diffusion.schedulers import shifted_flow
 from aiprod_components.families.base import Family
 from aiprod_components.local import Silent
@@ -121,7 +121,7 @@ class _Teacher:
         sigmas = shifted_flow(wanted.student_steps * wanted.pace, shift=shift)
         prompt = self._text.run(EncodePrompt(wanted.caption(row), ""), Silent())
         pins = (Pin(Latents(self._first_frame(row)), 0, 1.0),) if pinned else ()
-        return Denoise(prompt, wanted.video, Sampling(sigmas, Guidance(sampling.guidance_scale), row), pins)
+        return Denoise(prompt, wanted.video, Sampling(sigmas, sampling.guidance, row), pins)
 
     @torch.inference_mode()
     def _first_frame(self, row: int) -> Tensor:

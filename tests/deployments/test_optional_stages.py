@@ -9,7 +9,7 @@ import yaml
 
 from aiprod_components.calls import EnhancePrompt
 from aiprod_components.errors import ConfigError
-from aiprod_components.stages import ALWAYS, STAGES
+from aiprod_components.stages import AIPROD_STAGES, ALWAYS
 from aiprod_components.stages.base import Progress
 from deployments import runner
 from deployments.envelope import Sealed
@@ -49,7 +49,7 @@ def checked(folder: Path, *, args: dict[str, Any], deployments: list[dict[str, A
 
 def test_a_graph_has_an_optional_stage_only_where_it_is_asked_for(tmp_path: Path) -> None:
     assert stages_in(FamilyArgs(name="miniature")) == list(ALWAYS)
-    assert stages_in(FamilyArgs(name="miniature", prompt_enhancer=str(tmp_path))) == list(STAGES)
+    assert stages_in(FamilyArgs(name="miniature", prompt_enhancer=str(tmp_path))) == list(AIPROD_STAGES)
 
 
 def test_a_config_may_name_a_language_model_and_what_its_stage_gets(tmp_path: Path) -> None:
@@ -73,11 +73,11 @@ def test_options_of_an_optional_stage_that_nobody_asked_for_are_named(tmp_path: 
 def test_handles_are_asked_for_only_of_stages_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner.serve, "get_deployment_handle", lambda stage, app_name: (app_name, stage))
     assert find_stages("miniature") == {stage: ("miniature", stage) for stage in ALWAYS}
-    assert find_stages("miniature", stages=STAGES)["prompt_enhancer"] == ("miniature", "prompt_enhancer")
+    assert find_stages("miniature", stages=AIPROD_STAGES)["prompt_enhancer"] == ("miniature", "prompt_enhancer")
 
 
 def test_an_enhanced_prompt_travels_from_replica_to_replica(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(STAGES, "prompt_enhancer", Shouting)
+    monkeypatch.setitem(AIPROD_STAGES, "prompt_enhancer", Shouting)
     replica = StageReplica(FamilyArgs(name="miniature"), "prompt_enhancer")
     sealed: Sealed = asyncio.run(replica.run(Order("enhanced", EnhancePrompt("ein Ball"))))
     assert sealed.open() == "ein Ball!" and type(sealed.open()) is str

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from aiprod_components.errors import UnavailableError
 from aiprod_components.plan import Call
-from aiprod_components.stages import STAGES
+from aiprod_components.stages import AIPROD_STAGES
 from aiprod_components.stages.base import Progress
 from deployments.envelope import Sealed
 from deployments.orders import Order
@@ -59,7 +59,7 @@ class Counter:
 
 @pytest.fixture
 def replica(monkeypatch: pytest.MonkeyPatch) -> StageReplica:
-    monkeypatch.setitem(STAGES, "counter", Counter)
+    monkeypatch.setitem(AIPROD_STAGES, "counter", Counter)
     monkeypatch.setattr(Counter, "fails", None)
     return StageReplica(FamilyArgs(name="miniature"), "counter")
 

@@ -309,7 +309,7 @@ def test_the_models_say_all_that_may_be_asked() -> None:
     assert 2.0 in model["abilities"]["upscale"] and model["abilities"]["double_frame_rate"] and not model["abilities"]["enhance_prompt"]
     assert (model["limits"]["max_frames"], model["grid"], model["licence"]) == (
         241,
-        {"time": 4, "space": 16, "channels": 64},
+        {"time": 4, "space": 16, "channels": 64, "audio_rate": 0.0},
         FAMILY.licence,
     )
 

@@ -28,9 +28,9 @@ def test_every_scheduler_falls_strictly_from_one_to_zero_for_1_to_100_steps(name
         assert explicit(sigmas) == sigmas
 
 
-def test_only_the_shifted_flow_heeds_the_shift():
+def test_only_the_shifted_flows_heed_the_shift():
     heeding = {name for name, scheduler in SCHEDULERS.items() if scheduler(6, shift=0.0) != scheduler(6, shift=1.0)}
-    assert heeding == {"shifted_flow"}
+    assert heeding == {"shifted_flow", "stretched_flow"}
 
 
 def test_without_shift_sigmas_are_evenly_spaced():

@@ -61,8 +61,10 @@ FULL: dict[str, dict[str, Any]] = {
         "keyframes": [{"picture": OTHER, "frame": 8, "strength": THIRD}, {"picture": PICTURE, "frame": 20}],
     },
 }
-# `sigmas` are said in place of two, the miniature has no language model, a long video is an mp4, and some pipelines have their own LoRAs.
-UNSAID = {"pipeline", "num_inference_steps", "scheduler", "enhance_prompt", "output_format", "loras"}
+# `sigmas` are said in place of two, the miniature has no language model and makes no sound, a long video is an mp4, and some pipelines have
+# their own LoRAs.
+SILENT = {"modality_guidance_scale", "audio_guidance"}
+UNSAID = {"pipeline", "num_inference_steps", "scheduler", "enhance_prompt", "output_format", "loras", *SILENT}
 
 
 def stored_and_loaded(request: VideoRequest) -> VideoRequest:

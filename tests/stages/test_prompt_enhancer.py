@@ -14,13 +14,13 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from aiprod_components.calls import ENHANCED_BYTES, ENHANCED_TOKENS, INSTRUCTION_BYTES, EncodePrompt, EnhancePrompt
 from aiprod_components.errors import CancelledError, CheckpointError, InvalidRequestError
-from aiprod_components.families import FAMILIES, make_family
+from aiprod_components.families import make_family
 from aiprod_components.families.base import Family
 from aiprod_components.local import LocalStages, Silent, run_plan
 from aiprod_components.models.language_model import load_language_model
 from aiprod_components.models.prompt_style import as_plain_text, make_instruction
 from aiprod_components.plan import PlanBuilder, Ref
-from aiprod_components.stages import ALWAYS, STAGES, stages_of
+from aiprod_components.stages import AIPROD_STAGES, ALWAYS, stages_of
 from aiprod_components.stages.prompt_enhancer import PromptEnhancing
 from aiprod_components.values import PromptEmbeds
 
@@ -262,7 +262,7 @@ def test_an_enhanced_prompt_is_what_the_text_encoder_reads(folder: Path) -> None
 
 
 def test_what_an_enhancement_costs_is_bounded_before_it_runs() -> None:
-    assert all(make_family(name, weights="random").limits.max_prompt_bytes <= ENHANCED_BYTES for name in FAMILIES)
+    assert all(make_family(name, weights="random").limits.max_prompt_bytes <= ENHANCED_BYTES for name in ("miniature", "aiprod"))
     longest = max(len(question("x", before=before)) for before in ((), ("x",)))
     assert len(as_plain_text("")) + longest <= INSTRUCTION_BYTES
     grid = make_family("miniature").grid
@@ -283,7 +283,7 @@ def test_without_a_language_model_an_enhancement_is_refused_with_the_way_out() -
 
 def test_a_family_has_the_stage_only_where_it_names_a_language_model(folder: Path) -> None:
     assert stages_of(make_family("miniature")) == ALWAYS and "prompt_enhancer" not in ALWAYS
-    assert stages_of(family_with(folder)) == tuple(STAGES)
+    assert stages_of(family_with(folder)) == tuple(AIPROD_STAGES)
 
 
 def broken(folder: Path, kind: str) -> Path:

@@ -35,7 +35,7 @@ GUIDED = Guidance(3.0)
 @pytest.fixture(scope="module")
 def examiner() -> Examiner:
     family = make_family("miniature")
-    return Examiner(replace(family, sampling=replace(family.sampling, guidance_scale=3.0)))
+    return Examiner(replace(family, sampling=replace(family.sampling, guidance=Guidance(3.0))))
 
 
 @pytest.fixture(autouse=True)

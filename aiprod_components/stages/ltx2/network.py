@@ -1,0 +1,153 @@
+"""rows of pictures and sound -> LTX-2's transformer, one batch for each kind of pass -> velocities of both"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from aiprod_components.calls import LoraUse, Pass
+from aiprod_components.errors import InvalidRequestError
+from aiprod_components.families.ltx2 import LTX2Family
+from aiprod_components.stages.ltx2.flow_state import Held
+from aiprod_components.values import PromptEmbeds, VideoShape
+
+TIMESTEPS = 1000  # of noise level 1
+
+Predicted = tuple[Tensor, Tensor]  # velocities of pictures and of sound
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the network's batch."""
+
+    kind: Pass
+    pictures: Float[Tensor, "1 S C"]
+    sound: Float[Tensor, "1 L D"]
+    sigma: Float[Tensor, ""]
+    held: Held | None
+    prompt_embeds: PromptEmbeds
+    positions: Float[Tensor, "1 3 S 2"]
+    audio_positions: Float[Tensor, "1 1 L 2"]
+    skipped_blocks: tuple[int, ...]
+
+
+# Passes that go through the network in one batch, what is without the prompt first, as in diffusers' pipelines: a batch of another size
+# gives other last bits.
+TOGETHER: tuple[tuple[Pass, ...], ...] = (("unconditional", "conditional"), ("perturbed",), ("isolated",))
+
+
+class JointNetwork:
+    """The transformer, its LoRAs, and how it is asked."""
+
+    def __init__(self, family: LTX2Family, transformer: str, *, device: torch.device) -> None:
+        self._transformer: Any = family.load(transformer).to(device)
+        self._family, self._device = family, device
+        self._loaded: set[str] = set()
+        self._used: tuple[LoraUse, ...] = ()
+
+    def positions(self, video: VideoShape) -> tuple[Float[Tensor, "1 3 S 2"], Float[Tensor, "1 1 L 2"]]:
+        """Where the tokens of the grid and of the sound are: seconds and pixels, from and to."""
+        _, frames, height, width = self._family.grid.shape_of(video)
+        own, sound = self._transformer.rope, self._transformer.audio_rope
+        return (
+            own.prepare_video_coords(1, frames, height, width, self._device, fps=video.frame_rate),
+            sound.prepare_audio_coords(1, self._family.grid.audio_tokens_of(video), self._device),
+        )
+
+    def predict(self, rows: Sequence[Row], *, video: VideoShape) -> list[Predicted]:
+        """In the order of the rows."""
+        found: dict[int, Predicted] = {}
+        for kinds in TOGETHER:
+            numbers = [number for kind in kinds for number, row in enumerate(rows) if row.kind == kind]
+            if numbers:
+                found |= zip(numbers, self._forward([rows[number] for number in numbers], video=video), strict=True)
+        return [found[number] for number in range(len(rows))]
+
+    def _forward(self, rows: list[Row], *, video: VideoShape) -> list[Predicted]:
+        kind, (_, frames, height, width) = rows[0].kind, self._family.grid.shape_of(video)
+        prompts = [_prompt(row) for row in rows]
+        dtype = prompts[0][0].dtype
+        timestep = torch.stack([row.sigma for row in rows]) * TIMESTEPS
+        mask = torch.cat([mask for _, _, mask in prompts])
+        pictures, sound = self._transformer(
+            hidden_states=torch.cat([row.pictures for row in rows]).to(dtype),
+            audio_hidden_states=torch.cat([row.sound for row in rows]).to(dtype),
+            encoder_hidden_states=torch.cat([embeds for embeds, _, _ in prompts]),
+            audio_encoder_hidden_states=torch.cat([embeds for _, embeds, _ in prompts]),
+            timestep=_of_tokens(timestep, rows),
+            audio_timestep=timestep,
+            sigma=timestep,
+            encoder_attention_mask=mask,
+            audio_encoder_attention_mask=mask,
+            num_frames=frames,
+            height=height,
+            width=width,
+            fps=video.frame_rate,
+            audio_num_frames=self._family.grid.audio_tokens_of(video),
+            video_coords=torch.cat([row.positions for row in rows]),
+            audio_coords=torch.cat([row.audio_positions for row in rows]),
+            isolate_modalities=kind == "isolated",
+            spatio_temporal_guidance_blocks=list(rows[0].skipped_blocks) if kind == "perturbed" else None,
+            use_cross_timestep=self._family.version.cross_timestep,
+            return_dict=False,
+        )
+        return list(zip(pictures.float().split(1), sound.float().split(1), strict=True))
+
+    def use_loras(self, uses: tuple[LoraUse, ...]) -> None:
+        """Beside the weights, which stay as they are."""
+        if uses == self._used:
+            return
+        for use in uses:
+            self._load(use.name)
+        if uses:
+            self._transformer.enable_lora()
+            self._transformer.set_adapters([use.name for use in uses], [use.scale for use in uses])
+        else:
+            self._transformer.disable_lora()
+        self._used = uses
+
+    def fuse(self, name: str) -> None:
+        """A LoRA into the weights, for good."""
+        self._load(name)
+        self._transformer.fuse_lora(adapter_names=[name])
+        self._transformer.unload_lora()
+        self._loaded.clear()
+
+    def _load(self, name: str) -> None:
+        if name in self._loaded:
+            return
+        from diffusers.pipelines.ltx2.pipeline_ltx2 import LTX2Pipeline
+
+        path = self._family.lora(name).path
+        try:
+            # Knows the names that other trainers give to the same layers.
+            factors: Any = LTX2Pipeline.lora_state_dict(str(path.parent), weight_name=path.name, local_files_only=True)
+            own = {key: value for key, value in factors.items() if key.startswith("transformer.")}
+            self._transformer.load_lora_adapter(own, adapter_name=name, prefix="transformer")
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise InvalidRequestError(f"lora {name!r} does not belong to {self._family.title}: {error}", field="loras") from error
+        self._loaded.add(name)
+
+
+def _prompt(row: Row) -> tuple[Tensor, Tensor, Tensor]:
+    """What pictures and sound read, and where it is."""
+    prompt = row.prompt_embeds
+    if row.kind == "unconditional":
+        parts = prompt.negative_embeds, prompt.negative_audio_embeds, prompt.negative_mask
+    else:
+        parts = prompt.embeds, prompt.audio_embeds, prompt.mask
+    embeds, audio_embeds, mask = parts
+    assert embeds is not None and audio_embeds is not None and mask is not None, "a guided call needs a negative prompt's embeds"
+    return embeds, audio_embeds, mask
+
+
+def _of_tokens(timestep: Float[Tensor, "B"], rows: list[Row]) -> Tensor:
+    """Of every token where some are held, which are as much less noisy; else of the whole."""
+    if rows[0].held is None:
+        return timestep
+    held = torch.cat([row.held.strength for row in rows if row.held is not None])
+    return rearrange(timestep, "b -> b 1") * (1 - rearrange(held, "b s 1 -> b s"))
