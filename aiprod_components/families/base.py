@@ -153,8 +153,8 @@ class Family:
             {"name": self.name, "attention_blocks": self.attention_blocks, "watermark": self.watermark, "networks": networks}
             | {name: asdict(table) for name, table in tables.items()},
             [
-                *files_in("weights", self.weights, "*.safetensors", "*.json", "loras/*.safetensors"),
-                *files_in("loras", self.lora_folder, "*.safetensors"),
+                *files_in("weights", self.weights, "*.safetensors", "*.json", "loras/*.safetensors", "loras/*.json"),
+                *files_in("loras", self.lora_folder, "*.safetensors", "*.json"),
                 *files_in("prompt_enhancer", self.prompt_enhancer, "**/*"),
             ],
         )

@@ -1,5 +1,6 @@
 """a safetensors file -> the LoRA that a family can use, or why it cannot"""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +29,17 @@ class LoraFile:
 
 
 def describe_lora(file: Path, *, family: str, shapes: Mapping[str, Mapping[str, tuple[int, ...]]]) -> LoraFile:
-    """What a file says of itself, and whether it fits the family. `shapes` are those of the weights of each component."""
+    """What a file says of itself, and whether it fits the family. `shapes` are those of the weights of each component.
+
+    What its header leaves unsaid the file beside it may say, NAME.json.
+    """
     try:
-        metadata = metadata_of(file)
+        metadata = {**_beside(file), **metadata_of(file)}
         fault = _fault(file, metadata, family=family, shapes=shapes)
     except CheckpointError as error:
         # Clients read it: the server's folders are none of their business.
         metadata, fault = {}, error.message.replace(str(file), "its file")
-    downscale = int(metadata.get("downscale", "1")) if fault is None else 1
+    downscale = int(_downscale(metadata)) if fault is None else 1
     return LoraFile(file.stem, file, metadata.get("component", COMPONENTS[0]), metadata.get("control"), downscale, fault)
 
 
@@ -49,6 +53,22 @@ def _fault(file: Path, metadata: Mapping[str, str], *, family: str, shapes: Mapp
         return f"its control is {control}; the controls are {', '.join(CONTROLS)}"
     if control is not None and component != "denoiser":
         return f"it takes a reference video, and changes {component}; only stage 1 looks at one"
-    if metadata.get("downscale", "1") not in ("1", "2", "4"):
-        return f"its downscale is {metadata['downscale']}; it must be 1, 2 or 4"
+    if _downscale(metadata) not in ("1", "2", "4"):
+        return f"its downscale is {_downscale(metadata)}; it must be 1, 2 or 4"
     return misfit(check_header(file), shapes[component])
+
+
+def _downscale(metadata: Mapping[str, str]) -> str:
+    """LTX-2's own LoRAs say it in a name of their own."""
+    return metadata.get("downscale", metadata.get("reference_downscale_factor", "1"))
+
+
+def _beside(file: Path) -> dict[str, str]:
+    """Of the file beside it only what a header could say; PEFT's config stands there as well."""
+    try:
+        said = json.loads(file.with_suffix(".json").read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file.with_suffix('.json')} cannot be read ({error}); it must be JSON") from error
+    return {key: str(said[key]) for key in ("component", "control", "downscale") if isinstance(said, dict) and key in said}

@@ -8,13 +8,12 @@ from torch import Tensor
 
 from aiprod_components.calls import EncodeFootage, EncodePicture, EncodeTail
 from aiprod_components.families.base import Family
-from aiprod_components.media.controls import CONTROLS
-from aiprod_components.media.footage import read_footage
 from aiprod_components.media.frames import to_unit
 from aiprod_components.media.pictures import read_picture
 from aiprod_components.models.tiling import decode_stream, encode_stream, fit_tiling
 from aiprod_components.models.video_vae import VideoVAE
 from aiprod_components.stages.base import Progress
+from aiprod_components.stages.reference import read_reference
 from aiprod_components.values import Latents
 
 
@@ -28,7 +27,7 @@ class VAEEncoder:
         if isinstance(call, EncodePicture):
             latents = self._encode(read_picture(call.picture, height=call.height, width=call.width))
         elif isinstance(call, EncodeFootage):
-            latents = self._encode(_referred(call, progress))
+            latents = self._encode(read_reference(call, progress))
         else:
             latents = self._tail(call)
         progress.advance(1, 1)
@@ -50,17 +49,3 @@ class VAEEncoder:
     def _compress(self, frames: Float[Tensor, "1 3 T H W"]) -> Tensor:
         tiling = fit_tiling(frames.shape[3] // self._grid.space, frames.shape[4] // self._grid.space)
         return torch.cat(list(encode_stream(self._vae, frames, tiling=tiling)), dim=2)
-
-
-def _referred(call: EncodeFootage, progress: Progress) -> UInt8[Tensor, "1 T H W 3"]:
-    """The frames from `start` on, or what the control sees in them. Cancelled, it ends at the next frame."""
-    video = call.video
-    frames = read_footage(
-        call.footage,
-        num_frames=call.start + video.num_frames,
-        height=video.height,
-        width=video.width,
-        frame_rate=video.frame_rate,
-        watch=lambda: progress.advance(0, 1),
-    )[:, call.start :]
-    return frames if call.control is None else CONTROLS[call.control](frames)

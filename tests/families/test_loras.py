@@ -35,7 +35,7 @@ def test_a_folder_s_loras_are_known_beside_those_of_the_weights(tmp_path: Path):
         ("deep", {"module": "attention_blocks.9.self_attention.qkv"}, "which this network has not"),
         ("theirs", {"metadata": {"family": "aiprod"}}, "made for family aiprod"),
         ("painter", {"metadata": {"component": "vae"}}, "it changes vae, which takes no LoRAs"),
-        ("seer", {"metadata": {"control": "aura"}}, "its control is aura; the controls are canny"),
+        ("seer", {"metadata": {"control": "aura"}}, "its control is aura; the controls are canny, video"),
         ("late", {"metadata": {"control": "canny", "component": "refiner"}}, "only stage 1 looks at one"),
         ("tiny", {"metadata": {"downscale": "x"}}, "its downscale is x; it must be 1, 2 or 4"),
     ],

@@ -1,13 +1,21 @@
 """version -> its tiny checkpoint folder, written once a session and only if asked for"""
 
+import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.ltx2.folders import make_folder, make_lora
 
+# Beside each folder; what the file beside each says of it.
+LORAS: dict[str, dict[str, Any] | None] = {
+    "distilled": None,
+    "edges": {"control": "canny"},
+    "pose": {"control": "video", "downscale": 2},
+}
 FolderOf = Callable[[str], Path]
 
 
@@ -19,7 +27,10 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> FolderOf:
     def folder(version: str) -> Path:
         made = make_folder(tmp_path_factory.mktemp("ltx2") / version, version)
         (made.parent / "loras").mkdir()
-        make_lora(made.parent / "loras/distilled.safetensors", made)
+        for seed, (name, said) in enumerate(LORAS.items(), start=1):
+            make_lora(made.parent / f"loras/{name}.safetensors", made, seed=seed)
+            if said is not None:
+                (made.parent / f"loras/{name}.json").write_text(json.dumps(said))
         return made
 
     return folder

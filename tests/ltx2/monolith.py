@@ -10,6 +10,7 @@ from diffusers.models.transformers.transformer_ltx2 import LTX2VideoTransformer3
 from diffusers.pipelines.ltx2.latent_upsampler import LTX2LatentUpsamplerModel
 from diffusers.pipelines.ltx2.pipeline_ltx2 import LTX2Pipeline
 from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2ConditionPipeline, LTX2VideoCondition
+from diffusers.pipelines.ltx2.pipeline_ltx2_ic_lora import LTX2InContextPipeline, LTX2ReferenceCondition
 from diffusers.pipelines.ltx2.pipeline_ltx2_image2video import LTX2ImageToVideoPipeline
 from diffusers.pipelines.ltx2.pipeline_ltx2_latent_upsample import LTX2LatentUpsamplePipeline
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
@@ -62,6 +63,13 @@ class Monolith:
     def conditioned(self, sampling: Sampling, generator: torch.Generator, conditions: list[LTX2VideoCondition], **request: Any) -> Made:
         return self._run(self.of(LTX2ConditionPipeline), sampling, generator, {**request, "conditions": conditions})
 
+    def following(
+        self, sampling: Sampling, generator: torch.Generator, references: list[LTX2ReferenceCondition], *, downscale: int, **request: Any
+    ) -> Made:
+        pipe = self.of(LTX2InContextPipeline)
+        asked = {**request, "reference_conditions": references, "reference_downscale_factor": downscale}
+        return self._run(pipe, sampling, generator, asked)
+
     def _run(self, pipe: Any, sampling: Sampling, generator: torch.Generator, request: dict[str, Any]) -> Made:
         arguments = {**_guidance(sampling), "use_cross_timestep": self._family.version.cross_timestep, **request}
         video, audio = pipe(
@@ -91,9 +99,10 @@ class Monolith:
         self.pipe.fuse_lora(components=["transformer"])
         self.pipe.unload_lora_weights()
 
-    def wear(self, lora: Path, scale: float) -> None:
-        self.pipe.load_lora_weights(str(lora.parent), weight_name=lora.name, adapter_name="worn")
-        self.pipe.set_adapters(["worn"], [scale])
+    def wear(self, loras: dict[Path, float]) -> None:
+        for lora in loras:
+            self.pipe.load_lora_weights(str(lora.parent), weight_name=lora.name, adapter_name=lora.stem)
+        self.pipe.set_adapters([lora.stem for lora in loras], list(loras.values()))
 
     @torch.no_grad()
     def frames(self, video: Tensor) -> bytes:

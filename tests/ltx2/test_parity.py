@@ -6,19 +6,24 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
+from diffusers.pipelines.ltx2.pipeline_ltx2_ic_lora import LTX2ReferenceCondition
+from diffusers.pipelines.ltx2.utils import apply_image_conditioning_crf
 from PIL import Image
 
-from aiprod_components.calls import Denoise, Refine
+from aiprod_components.calls import Denoise, EncodeFootage, Refine
 from aiprod_components.families import make_family
 from aiprod_components.families.ltx2 import LTX2Family
 from aiprod_components.local import LocalStages, Silent
+from aiprod_components.media.encode import encode_mp4
 from aiprod_components.pipelines import parse_request
 from aiprod_components.plan import Plan, fill
 from aiprod_components.stages.ltx2.latents import Normalization
-from aiprod_components.values import Latents, Picture, Video, Waveform
+from aiprod_components.stages.reference import read_reference
+from aiprod_components.values import Footage, Frames, Latents, Picture, Video, Waveform
 from tests.ltx2.conftest import FolderOf
 from tests.ltx2.folders import VERSIONS
 from tests.ltx2.monolith import Made, Monolith
@@ -187,7 +192,7 @@ def test_two_distilled_stages_are_the_same(version: str, variant: str, split: Sp
     ours = split(version, {**PROMPT, "num_frames": 9, "height": 128, "width": 64, "pipeline": "distilled"}, variant)
     monolith, draws = Monolith(family), generator()
     if variant == "dev":
-        monolith.wear(family.lora("distilled").path, 1.0)
+        monolith.wear({family.lora("distilled").path: 1.0})
     drafting, refining = cast(Denoise, ours.call("draft")).sampling, cast(Refine, ours.call("refined")).sampling
     asked = {"prompt": PROMPT["prompt"], "num_frames": 9}
     draft = monolith.text_to_video(drafting, draws, height=64, width=32, **asked)
@@ -224,6 +229,59 @@ def test_keyframes_are_the_same(version: str, split: Split_, family_of: FamilyOf
     doubled = {"latents": monolith.doubled(draft.video), "audio_latents": draft.audio}
     refined = monolith.conditioned(refining, draws, conditions, height=64, width=128, noise_scale=refining.sigmas[0], **doubled, **asked)
     assert same(ours.made("refined"), refined)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(("variant", "control", "downscale"), [("dev", "edges", 1), ("distilled", "pose", 2)])
+def test_a_reference_video_is_followed_the_same(
+    version: str, variant: str, control: str, downscale: int, split: Split_, family_of: FamilyOf
+) -> None:
+    family = family_of(version, variant)
+    size = {"height": 128, "width": 256, "num_frames": 9}
+    footage = Footage(encode_mp4(Frames(moving(**size), 24.0)))
+    reference = {"footage": footage, "strength": 0.8}
+    asked = {
+        "pipeline": "ic_lora",
+        "control": control,
+        "control_scale": 0.9,
+        "reference_video": reference,
+        "image": {"picture": Picture(picture(96, 48))},
+    }
+    ours = split(version, {**PROMPT, **size, **asked}, variant)
+    call = cast(EncodeFootage, ours.call("reference"))
+    shown = read_reference(call, Silent())[0].numpy()
+    assert shown.shape == (9, 64 // downscale, 128 // downscale, 3)
+    monolith, draws = Monolith(family), generator()
+    monolith.wear({family.lora(use.name).path: use.scale for use in cast(Denoise, ours.call("draft")).loras})
+    conditions = [LTX2ReferenceCondition([Image.fromarray(frame) for frame in shown], strength=0.8)]
+    first = [LTX2VideoCondition(fitted(picture(96, 48), height=64, width=128, crf=family.version.picture_crf), crf=0)]
+    theirs = monolith.following(
+        cast(Denoise, ours.call("draft")).sampling,
+        draws,
+        conditions,
+        downscale=downscale,
+        conditions=first,
+        prompt=PROMPT["prompt"],
+        num_frames=9,
+        height=64,
+        width=128,
+    )
+    assert same(ours.made("draft"), theirs)
+
+
+def moving(num_frames: int, height: int, width: int) -> torch.Tensor:
+    """A square that goes from left to right."""
+    frames = torch.full((1, num_frames, height, width, 3), 40, dtype=torch.uint8)
+    for number in range(num_frames):
+        left = number * (width - 64) // num_frames
+        frames[0, number, 32:96, left : left + 64] = torch.tensor([220, 90, 30], dtype=torch.uint8)
+    return frames
+
+
+def fitted(file: bytes, *, height: int, width: int, crf: int) -> Image.Image:
+    """A first frame's picture as it is read for stage 1; diffusers' condition pipelines would resize it without a filter."""
+    pixels = apply_image_conditioning_crf(np.array(Image.open(io.BytesIO(file)).convert("RGB")), crf)
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
 
 
 def refine(monolith: Monolith, sampling: Any, draws: torch.Generator, draft: Made, **asked: Any) -> Made:

@@ -180,16 +180,14 @@ def _noise_of_sound(length: int, *, generator: torch.Generator, on_grid: bool) -
 
 
 def guide_positions(guide: Guide, *, video: VideoShape, grid: LatentGrid) -> Float[Tensor, "1 3 N 2"]:
-    """Where a guide's tokens are: a picture for the time of its one frame, from that frame on; a smaller one over the same view."""
+    """Where a guide's tokens are, from its frame on: the first latent frame is one frame long; a smaller guide covers the same view."""
     _, frames, height, width = grid.shape_of(guide.video)
     steps = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in (frames, height, width)), indexing="ij")
     begin = torch.stack([step.flatten() for step in steps])
     scale = torch.tensor([grid.time, grid.space, grid.space], dtype=torch.float32)
     bounds = torch.stack([begin, begin + 1], dim=-1) * repeat(scale, "d -> d 1 1")
-    bounds[0] += guide.frame
-    if guide.video.num_frames == 1:
-        bounds[0, :, 1] = bounds[0, :, 0] + 1
-    bounds[0] /= video.frame_rate
+    bounds[0] = ((bounds[0] + 1 - grid.time).clamp(min=0) + guide.frame) / video.frame_rate
+    bounds[1:] *= video.height // guide.video.height
     return bounds.unsqueeze(0)
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from aiprod_components.calls import EncodeFootage, EncodePicture, EncodeTail
 from aiprod_components.families.ltx2 import LTX2Family
-from aiprod_components.media.footage import read_footage
 from aiprod_components.media.pictures import read_whole_picture, resized_picture
 from aiprod_components.stages.base import Progress
 from aiprod_components.stages.ltx2.latents import Normalization
+from aiprod_components.stages.reference import read_reference
 from aiprod_components.values import Latents
 
 
@@ -29,7 +29,7 @@ class LTX2VAEEncoder:
         if isinstance(call, EncodePicture):
             frames = self._picture(call)
         elif isinstance(call, EncodeFootage):
-            frames = _unit(_referred(call, progress))
+            frames = _unit(read_reference(call, progress))
         else:
             frames = self._tail(call)
         latents = self._vae.encode(frames.to(self._device, self._vae.dtype)).latent_dist.mode()
@@ -65,16 +65,3 @@ def _covering(pixels: UInt8[np.ndarray, "h w 3"], *, height: int, width: int) ->
     resized = F.interpolate(channels, size=size, mode="bilinear", align_corners=False)
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     return rearrange(resized[:, :, top : top + height, left : left + width] / 127.5 - 1.0, "b c h w -> b c 1 h w")
-
-
-def _referred(call: EncodeFootage, progress: Progress) -> UInt8[Tensor, "1 T H W 3"]:
-    """The frames from `start` on. Cancelled, it ends at the next frame."""
-    video = call.video
-    return read_footage(
-        call.footage,
-        num_frames=call.start + video.num_frames,
-        height=video.height,
-        width=video.width,
-        frame_rate=video.frame_rate,
-        watch=lambda: progress.advance(0, 1),
-    )[:, call.start :]
