@@ -3,10 +3,10 @@
 The networks are diffusers' and transformers' own (extra `ltx2`), imported when the first of them is loaded.
 """
 
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,21 @@ from aiprod_components.calls import Guidance
 from aiprod_components.diffusion.schedulers import TokenShift
 from aiprod_components.errors import CheckpointError
 from aiprod_components.families.base import Chaining, Family, Limits, SamplingDefaults
-from aiprod_components.families.fingerprint import fingerprint_of, sample_of_file
+from aiprod_components.families.fingerprint import files_in, fingerprint_of, sample_of_file
 from aiprod_components.families.loras import COMPONENTS as LORA_COMPONENTS
 from aiprod_components.families.loras import LoraFile, describe_lora
+from aiprod_components.families.ltx2_folder import (
+    FULL,
+    VERSIONS,
+    Version,
+    check_folder,
+    choose_transformer,
+    detect_variant,
+    detect_version,
+    licence_of,
+    read_json,
+    skippable_blocks,
+)
 from aiprod_components.values import LatentGrid, VideoShape
 
 DISTILLED_SIGMAS = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0)
@@ -28,35 +40,13 @@ REFINEMENT_SIGMAS = (0.909375, 0.725, 0.421875, 0.0)
 DRAFT_SHIFT = 2.05  # of guided drafts, however many tokens they have
 AUDIO_RATE = 25.0  # audio latents per second
 
+PACKAGES = ("diffusers", "peft", "accelerate")  # of the extra
 VARIANTS = ("dev", "distilled")
 DISTILLED = "distilled"  # the LoRA of that name
-FULL = "transformer_full"  # the guided transformer of a folder whose own is the distilled one
 PRECISIONS: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 # Folder -> the class that reads it; a stage loads its own alone.
 NETWORKS = ("text_encoder", "connectors", "transformer", "vae", "audio_vae", "vocoder", "latent_upsampler", "duration_head")
-NEEDED = ("scheduler", "tokenizer", "text_encoder", "connectors", "transformer", "vae", "audio_vae", "vocoder", "latent_upsampler")
-
-
-@dataclass(frozen=True)
-class Version:
-    """What differs between generations: steps, the block that skip guidance leaves out, and how pictures were compressed in training.
-
-    `cross_timestep`: the attention between pictures and sound is told the other's noise level.
-    """
-
-    name: str
-    num_inference_steps: int
-    skipped_block: int
-    picture_crf: int
-    cross_timestep: bool
-
-
-VERSIONS: dict[str, Version] = {
-    "2.0": Version("2.0", num_inference_steps=40, skipped_block=29, picture_crf=33, cross_timestep=False),
-    "2.3": Version("2.3", num_inference_steps=30, skipped_block=28, picture_crf=33, cross_timestep=True),
-    "2.5": Version("2.5", num_inference_steps=30, skipped_block=28, picture_crf=18, cross_timestep=True),
-}
 
 
 @dataclass(frozen=True)
@@ -153,11 +143,11 @@ class LTX2Family(Family):
         """Of names, sizes, headers and samples of the files: they are too large to be read whole whenever a replica starts."""
         tables: dict[str, Any] = {"name": self.name, "version": self.version.name, "precision": self.precision}
         tables |= {"is_distilled": self.is_distilled, "watermark": self.watermark}
-        files = [file for file in sorted(self.folder.rglob("*")) if file.suffix in (".safetensors", ".json", ".model")]
-        if self.lora_folder is not None:
-            files += sorted(self.lora_folder.glob("*.safetensors"))
-        samples = {f"{file.parent.name}/{file.name}": sample_of_file(file) for file in files}
-        return fingerprint_of(tables | {"files": samples}, [])
+        files = [
+            *files_in("weights", self.folder, *(f"**/*{ending}" for ending in (".safetensors", ".json", ".model"))),
+            *files_in("loras", self.lora_folder, "*.safetensors"),
+        ]
+        return fingerprint_of(tables | {"files": {name: sample_of_file(file) for name, file in files}}, [])
 
 
 # What pipelines call a network -> the folder that it lies in.
@@ -168,6 +158,8 @@ def make_ltx2(*, weights: str | None, variant: str | None = None, precision: str
     """Raises CheckpointError when the folder is not one that can be served, naming the file at fault and the way out."""
     if weights is None:
         raise CheckpointError("family ltx2 ships no weights: name a diffusers folder of LTX-2 2.0, 2.3 or 2.5 as weights")
+    if missing := next((package for package in PACKAGES if not is_installed(package)), None):
+        raise CheckpointError(f"family ltx2 needs {missing}; install it with: pip install 'aiprod[ltx2]'")
     if variant not in (None, *VARIANTS):
         raise CheckpointError(f"variant {variant!r} of ltx2 is unknown; the variants are {', '.join(VARIANTS)}")
     if precision not in PRECISIONS:
@@ -219,101 +211,8 @@ def _guidance(version: Version, *, blocks: int, is_distilled: bool) -> Guidance:
     return replace(guidance, stg_scale=1.0, stg_blocks=(min(version.skipped_block, blocks - 1),)) if blocks else guidance
 
 
-def detect_variant(folder: Path) -> str:
-    """A distilled checkpoint comes with a scheduler that leaves its few predefined noise levels as they are."""
-    return "dev" if read_json(folder / "scheduler" / "scheduler_config.json").get("use_dynamic_shifting") else "distilled"
-
-
-def choose_transformer(folder: Path, variant: str) -> Path:
-    """Stage 1's. Raises CheckpointError when the checkpoint has only the other one."""
-    if variant == "distilled" or (folder / FULL).is_dir():
-        return folder / ("transformer" if variant == "distilled" else FULL)
-    if detect_variant(folder) == "distilled":
-        raise CheckpointError(f"{folder} has the distilled transformer only: fetch {FULL} as well, or leave out variant: dev")
-    return folder / "transformer"
-
-
-def skippable_blocks(transformer: Path) -> int:
-    """How many blocks skip guidance may choose from: the attention of 2.0 has no way to be left out, whatever is asked."""
-    config = read_json(transformer / "config.json")
-    return int(config.get("num_layers", 48)) if config.get("perturbed_attn") else 0
-
-
-def check_folder(folder: Path) -> None:
-    """Raises CheckpointError for a folder that lacks what is needed, or holds files that are cut off."""
-    if folder.is_file():
-        raise CheckpointError(f"{folder} is a single file; turn it into a diffusers folder with: aiprod convert {folder} FOLDER")
-    if not (folder / "model_index.json").is_file():
-        raise CheckpointError(f"{folder} has no model_index.json, so it is no diffusers folder; name the folder that holds it")
-    for name in NEEDED:
-        if not (folder / name).is_dir():
-            raise CheckpointError(f"{folder} has no folder {name}; fetch that part of the checkpoint as well")
-    for name in ("transformer", "connectors", "vae", "audio_vae", "vocoder", "text_encoder", "latent_upsampler"):
-        check_weights(folder / name)
-
-
-def check_weights(folder: Path) -> None:
-    """Raises CheckpointError when a network's config or weights are missing, cut off, or in a format that diffusers does not load."""
-    read_json(folder / "config.json")
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(f"{folder} has no .safetensors file; fetch the weights of this part of the checkpoint")
-    for index in folder.glob("*.safetensors.index.json"):
-        named = set(read_json(index).get("weight_map", {}).values())
-        if lost := sorted(named - {file.name for file in files}):
-            raise CheckpointError(f"{folder / lost[0]} is missing, which {index.name} names; fetch it")
-    for file in files:
-        check_tensors(file)
-
-
-def check_tensors(file: Path) -> None:
-    """Reads the header alone: a file that is cut off is shorter than that says."""
-    try:
-        with safe_open(file, "pt") as tensors:
-            names = list(tensors.keys())
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} is damaged or cut off ({error}); fetch it again") from error
-    if scaled := next((name for name in names if name.endswith((".weight_scale", ".scale_weight", ".weight_scale_2"))), None):
-        raise CheckpointError(
-            f"{file} holds scaled fp8 or NVFP4 weights ({scaled}), which diffusers does not load; fetch the bfloat16 weights"
-        )
-
-
-def detect_version(folder: Path) -> Version:
-    """By the transformer's config, in which what was always so may be missing. Raises CheckpointError for what is no LTX-2."""
-    transformer = read_json(folder / "transformer" / "config.json")
-    if transformer.get("_class_name") != "LTX2VideoTransformer3DModel":
-        raise CheckpointError(
-            f"{folder / 'transformer'} is a {transformer.get('_class_name')}, not LTX-2's LTX2VideoTransformer3DModel; "
-            "name a folder of LTX-2 2.0, 2.3 or 2.5"
-        )
-    if transformer.get("use_prompt_embeddings", True):
-        return VERSIONS["2.0"]
-    return VERSIONS["2.3" if transformer.get("ff_bias", True) else "2.5"]
-
-
-def licence_of(folder: Path) -> str:
-    """The first line of the folder's licence that says something, or what its card says; else where to look."""
-    for name in ("LICENSE", "LICENSE.txt", "LICENSE.md"):
-        if (folder / name).is_file():
-            lines = (line.strip(" #\t") for line in (folder / name).read_text(errors="replace").splitlines())
-            return next((line for line in lines if line), name)[:200]
-    if (folder / "README.md").is_file():
-        for line in (folder / "README.md").read_text(errors="replace").splitlines()[:60]:
-            key, _, value = line.partition(":")
-            if key.strip() in ("license", "license_name") and value.strip() not in ("", "other"):
-                return value.strip()[:200]
-    return "not said in the checkpoint's folder; see the terms under which it was published"
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Raises CheckpointError when it is missing or not JSON."""
-    try:
-        return json.loads(file.read_text())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file} is missing; fetch it") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} is damaged ({error}); fetch it again") from error
+def is_installed(package: str) -> bool:
+    return find_spec(package) is not None
 
 
 def _class_of(folder: Path, name: str) -> Any:
