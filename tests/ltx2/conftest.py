@@ -14,6 +14,7 @@ from tests.ltx2.folders import make_folder, make_lora
 LORAS: dict[str, dict[str, Any] | None] = {
     "distilled": None,
     "edges": {"control": "canny"},
+    "dolly": None,
     "pose": {"control": "video", "downscale": 2},
 }
 FolderOf = Callable[[str], Path]

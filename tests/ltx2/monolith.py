@@ -36,12 +36,12 @@ class Made:
 
 
 class Monolith:
-    """A folder in one pipeline, in float32."""
+    """A folder in one pipeline, in the family's precision."""
 
     def __init__(self, family: LTX2Family) -> None:
         self._family = family
-        transformer = LTX2VideoTransformer3DModel.from_pretrained(family.folder / family.transformer, dtype=torch.float32)
-        self.pipe: Any = LTX2Pipeline.from_pretrained(family.folder, transformer=transformer, dtype=torch.float32)
+        transformer = LTX2VideoTransformer3DModel.from_pretrained(family.folder / family.transformer, dtype=family.dtype)
+        self.pipe: Any = LTX2Pipeline.from_pretrained(family.folder, transformer=transformer, dtype=family.dtype)
         self.pipe.set_progress_bar_config(disable=True)
         # Explicit noise levels are what they are; the folder's own scheduler would shift them again.
         shifted = self.pipe.scheduler.config
@@ -83,14 +83,14 @@ class Monolith:
         return Made(video, audio)
 
     def doubled(self, video: Tensor) -> Tensor:
-        upsampler = LTX2LatentUpsamplerModel.from_pretrained(self._family.folder / "latent_upsampler", dtype=torch.float32)
+        upsampler = LTX2LatentUpsamplerModel.from_pretrained(self._family.folder / "latent_upsampler", dtype=self._family.dtype)
         pipe: Any = LTX2LatentUpsamplePipeline(self.pipe.vae, upsampler)
         return pipe(latents=video, output_type="latent", return_dict=False)[0]
 
     def become_refiner(self) -> None:
         """Stage 2's transformer in place of stage 1's."""
         folder, lora = self._family.folder / "transformer", self._family.refiner_lora
-        self.pipe.transformer = LTX2VideoTransformer3DModel.from_pretrained(folder, dtype=torch.float32)
+        self.pipe.transformer = LTX2VideoTransformer3DModel.from_pretrained(folder, dtype=self._family.dtype)
         if lora is not None:
             self._fuse(lora.path)
 

@@ -59,7 +59,7 @@ class Split:
         return cast(Waveform, self.results["sound"]).samples
 
 
-FamilyOf = Callable[[str, str], LTX2Family]
+FamilyOf = Callable[..., LTX2Family]
 Split_ = Callable[..., Split]
 
 
@@ -75,10 +75,10 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def family_of(folder_of: FolderOf) -> FamilyOf:
     @cache
-    def family(version: str, variant: str) -> LTX2Family:
+    def family(version: str, variant: str, precision: str = "float32") -> LTX2Family:
         loras = folder_of(version).parent / "loras"
         return cast(
-            LTX2Family, make_family("ltx2", weights=str(folder_of(version)), loras=str(loras), variant=variant, precision="float32")
+            LTX2Family, make_family("ltx2", weights=str(folder_of(version)), loras=str(loras), variant=variant, precision=precision)
         )
 
     return family
@@ -150,6 +150,21 @@ def test_text_to_video_in_one_stage_is_the_same(version: str, asked: dict[str, A
     assert same(ours.made("draft"), theirs)
     assert ours.has_bytes(monolith.frames(theirs.video))
     assert torch.equal(ours.sound, monolith.sound(theirs.audio))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_two_guided_stages_are_the_same_in_bfloat16(version: str, family_of: FamilyOf) -> None:
+    family = family_of(version, "dev", "bfloat16")
+    request = {**NEGATIVE, "num_frames": 9, "height": 64, "width": 128, "num_inference_steps": 2}
+    ours = Split(family, request, LocalStages(family, device=torch.device("cpu")))
+    monolith, draws = Monolith(family), generator()
+    drafting, refining = cast(Denoise, ours.call("draft")).sampling, cast(Refine, ours.call("refined")).sampling
+    asked = {"prompt": PROMPT["prompt"], "num_frames": 9}
+    draft = monolith.text_to_video(drafting, draws, negative_prompt="blurry", height=32, width=64, **asked)
+    assert same(ours.made("draft"), draft)
+    monolith.become_refiner()
+    refined = refine(monolith, refining, draws, Made(monolith.doubled(draft.video), draft.audio), height=64, width=128, **asked)
+    assert torch.equal(ours.made("refined").video, refined.video)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

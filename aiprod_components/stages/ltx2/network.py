@@ -74,8 +74,8 @@ class JointNetwork:
         timestep = torch.stack([row.sigma for row in rows]) * TIMESTEPS
         mask = torch.cat([mask for _, _, mask in prompts])
         pictures, sound = self._transformer(
-            hidden_states=torch.cat([row.pictures for row in rows]).to(dtype),
-            audio_hidden_states=torch.cat([row.sound for row in rows]).to(dtype),
+            hidden_states=_batch([row.pictures for row in rows]).to(dtype),
+            audio_hidden_states=_batch([row.sound for row in rows]).to(dtype),
             encoder_hidden_states=torch.cat([embeds for embeds, _, _ in prompts]),
             audio_encoder_hidden_states=torch.cat([embeds for _, embeds, _ in prompts]),
             timestep=_of_tokens(timestep, rows),
@@ -131,6 +131,11 @@ class JointNetwork:
         except (ValueError, KeyError, RuntimeError) as error:
             raise InvalidRequestError(f"lora {name!r} does not belong to {self._family.title}: {error}", field="loras") from error
         self._loaded.add(name)
+
+
+def _batch(rows: list[Tensor]) -> Tensor:
+    """One row stays as it lies in memory: kernels for bfloat16 sum in another order when it lies otherwise."""
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
 def _prompt(row: Row) -> tuple[Tensor, Tensor, Tensor]:
