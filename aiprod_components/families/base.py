@@ -1,6 +1,5 @@
 """a family: component configs, latent grid, limits, sampling defaults and where the weights are"""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -30,7 +29,7 @@ class Limits:
     max_pixels: int
     max_steps: int
     max_prompt_bytes: int
-    max_seconds: float = math.inf
+    max_seconds: float = 3600.0
 
     def check(self, video: VideoShape) -> None:
         """Raises InvalidRequestError, naming the field and the range, when `video` is beyond the limits."""

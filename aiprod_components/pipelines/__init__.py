@@ -9,7 +9,7 @@ from aiprod_components.errors import InvalidRequestError, UnknownModelError
 from aiprod_components.families.base import Family
 from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.pipelines.distilled import Distilled
-from aiprod_components.pipelines.fields import AudioGuidance, SkipGuidance
+from aiprod_components.pipelines.fields import AudioGuidance
 from aiprod_components.pipelines.ic_lora import ICLora
 from aiprod_components.pipelines.keyframe_interpolation import KeyframeInterpolation
 from aiprod_components.pipelines.ti2vid_one_stage import TI2VidOneStage
@@ -38,9 +38,9 @@ def defaults_of(family: Family) -> dict[str, Any]:
         "num_inference_steps": family.sampling.num_inference_steps,
         "guidance_scale": guidance.scale,
         "guidance_rescale": guidance.rescale,
-        "skip_guidance": SkipGuidance(scale=guidance.stg_scale, blocks=guidance.stg_blocks) if guidance.stg_scale else None,
+        "skip_guidance": {"scale": guidance.stg_scale, "blocks": guidance.stg_blocks} if guidance.stg_scale else None,
         "modality_guidance_scale": guidance.modality_scale,
-        "audio_guidance": AudioGuidance.of(family.sampling.audio_guidance),
+        "audio_guidance": AudioGuidance.of(family.sampling.audio_guidance).model_dump(),
         "scheduler": family.sampling.scheduler,
     }
 

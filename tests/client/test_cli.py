@@ -74,7 +74,7 @@ def test_a_picture_adds_its_steps(png: bytes, tmp_path: Path) -> None:
         (["--size", "100x128"], "size: width must be a multiple of 32 for this pipeline, got 100; nearest is 96"),
         (["--steps", "1000"], "num_inference_steps must be 1 to 100 steps, got 1000"),
         (["--pipeline", "magic"], f"pipeline 'magic' is unknown; the pipelines are {', '.join(PIPELINES)}"),
-        (["--model", "sora"], "model family 'sora' is unknown; the families are miniature, aiprod"),
+        (["--model", "sora"], "model family 'sora' is unknown; the families are miniature, aiprod, ltx2"),
         (["--image", "no.png"], "image no.png cannot be read: No such file or directory"),
         (["--image", "pyproject.toml"], "input_reference is not a picture; send one of PNG, JPEG, WEBP"),
         (["--keyframe", "middle.png"], "keyframe must be FRAME=FILE, such as 16=middle.png, got 'middle.png'"),
