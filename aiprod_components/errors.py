@@ -77,9 +77,13 @@ class ConfigError(AiprodError):
 
 
 class UnsatisfiableRangeError(InvalidRequestError):
-    """A range of bytes outside of what there is."""
+    """A range of bytes outside of what there is: `size` bytes."""
 
     code = "range_not_satisfiable"
+
+    def __init__(self, message: str, *, field: str | None = None, size: int = 0) -> None:
+        super().__init__(message, field=field)
+        self.size = size
 
 
 class VideoFailedError(AiprodError):

@@ -22,6 +22,7 @@ from deployments.api.documents import answers, describe_api, ref, takes
 from deployments.api.service import LONGEST_KEY, MOST_LISTED, Created, Event, VideoService
 from deployments.api.wire import Wire
 from deployments.auth import READ, WRITE, Caller, is_loopback
+from deployments.etags import is_known
 from deployments.jobs.records import COMPLETED
 from deployments.playground import mount
 
@@ -59,8 +60,10 @@ class Surroundings:
 
 def make_app(service: VideoService, wire: Wire, surroundings: Surroundings) -> FastAPI:
     """The HTTP face of a service."""
+    # FastAPI's own pages would load a stranger's script where the playground keeps an API key; docs/api.md says what they said.
+    pages: dict[str, Any] = {"docs_url": None, "redoc_url": None}
     # FastAPI's own root spans would cut the trace that begins at Serve's proxy.
-    app = FastAPI(title="AIPROD", version=version("aiprod"), description="Video generation.", telemetry={"tracing": False})
+    app = FastAPI(title="AIPROD", version=version("aiprod"), description="Video generation.", telemetry={"tracing": False}, **pages)
     errors.install(app)
     Routes(service, wire, surroundings).add_to(app)
     document = describe_api(app, wire)
@@ -182,14 +185,14 @@ class Routes:
         variant: Annotated[Literal["video", "thumbnail", "spritesheet", "preview"], Query(description="What of it.")] = "video",
         wanted: Annotated[str | None, Header(alias="range", description="bytes=FIRST-LAST, one range.")] = None,
         if_range: Annotated[str | None, Header(description="An ETag: of another content all of it is answered.")] = None,
-        if_none_match: Annotated[str | None, Header(description="An ETag: its content is not sent again.")] = None,
+        if_none_match: Annotated[str | None, Header(description="ETags, or *: their content is not sent again.")] = None,
     ) -> Response:
         """The finished video or a picture of it; Range is understood."""
         content = await self._service.content(video_id, caller=await self._caller(request, READ), variant=variant)
         if content.link:
             return RedirectResponse(content.link, 302)
         tag = f'"{content.etag}"'
-        if if_none_match == tag:
+        if is_known(tag, if_none_match=if_none_match):
             return Response(status_code=304, headers={"etag": tag})
         return _served(content, wanted if if_range in (None, tag) else None, tag=tag)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from deployments.outgoing import Outgoing
 from deployments.storage import Storage
 
 REFERENCE = "reference_video"
+ADDRESS = re.compile("https?://", re.IGNORECASE)
 MOST_ADDRESSES, AT_ONCE = 2 + MOST_KEYFRAMES, 4
 # Of an edit's source: what the new video has too, unless the body says otherwise.
 INHERITED = ("size", "num_frames", "fps")
@@ -144,7 +146,7 @@ def _addresses(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for field, medium in [*((name, fields.get(name)) for name in ("input_reference", REFERENCE)), *places]:
         for name in ("image_url", "video_url"):
             url = medium.get(name) if isinstance(medium, Mapping) else None
-            if isinstance(url, str) and url.startswith(("http://", "https://")):
+            if isinstance(url, str) and ADDRESS.match(url):
                 yield f"{field}.{name}", url
 
 
