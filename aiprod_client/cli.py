@@ -31,6 +31,7 @@ app = group("aiprod", help="Two-stage video diffusion: prompts to videos, here o
 app.add_typer(cli_jobs.app)
 app.add_typer(cli_keys.keys)
 app.add_typer(cli_keys.tenants)
+app.add_typer(cli_keys.webhooks)
 
 Prompt = Annotated[str, typer.Argument(help="What the video shows, in any language.", show_default=False)]
 Weights = Annotated[str | None, typer.Option(help="A folder of weights, for a family that ships none; runs in this process.")]
