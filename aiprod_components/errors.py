@@ -64,6 +64,12 @@ class UnavailableError(AiprodError):
     code = "unavailable"
 
 
+class StoreUnavailableError(UnavailableError):
+    """The artifact store cannot be reached now; nobody who works on a job is lost by it."""
+
+    code = "store_unavailable"
+
+
 class WeightsChangedError(UnavailableError):
     """A stage computes with other weights or code than a job was planned for; the job must be planned anew."""
 
@@ -102,6 +108,12 @@ class ConflictError(AiprodError):
     """What is there is in a state in which this cannot be done; the message says which."""
 
     code = "conflict"
+
+
+class UnwatchedError(ConflictError):
+    """A video that was asked for and waited for in one is stored, and cannot be waited for; asked again, it would be made twice."""
+
+    code = "unwatched"
 
 
 class IdempotencyError(AiprodError):
