@@ -6,9 +6,9 @@ import hashlib
 import json
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from aiprod_components.errors import (
     MissingArtifactError,
     NotFoundError,
     RateLimitedError,
+    StoreUnavailableError,
     UnavailableError,
 )
 from aiprod_components.pipelines.storage import dump_request
@@ -176,17 +177,24 @@ class VideoService:
 
     async def watch(self, video_id: str, *, caller: Caller) -> AsyncGenerator[Event, None]:
         """The job as it is, then at every change, with pictures; ends after a final status."""
+        with self.place(caller):
+            async with aclosing(self.follow(video_id, caller=caller)) as events:
+                async for event in events:
+                    yield event
+
+    @contextmanager
+    def place(self, caller: Caller) -> Iterator[None]:
+        """One of those that a tenant's streams and waiting answers take. Raises RateLimitedError when all are taken."""
         if self._watching[caller.tenant] >= MOST_WATCHED:
             raise RateLimitedError(f"{MOST_WATCHED} of your videos are watched or waited for already; close some, or ask now and then")
         self._watching[caller.tenant] += 1
         try:
-            async with aclosing(self._changes(video_id, caller)) as events:
-                async for event in events:
-                    yield event
+            yield
         finally:
             self._watching[caller.tenant] -= 1
 
-    async def _changes(self, video_id: str, caller: Caller) -> AsyncGenerator[Event, None]:
+    async def follow(self, video_id: str, *, caller: Caller) -> AsyncGenerator[Event, None]:
+        """As `watch`, for whoever has taken a place already."""
         job = await self._owned(video_id, caller)
         previews = (0, 0)
         yield Event("video", await self._shown(job))
@@ -205,9 +213,9 @@ class VideoService:
                     return
 
     async def wait(self, video_id: str, *, caller: Caller) -> dict[str, Any]:
-        """The video once its status is final."""
+        """The video once its status is final, for whoever has taken a place already."""
         video: dict[str, Any] = {}
-        async for event in self.watch(video_id, caller=caller):
+        async for event in self.follow(video_id, caller=caller):
             video = event.data if event.kind == "video" else video
         return video
 
@@ -265,11 +273,7 @@ class VideoService:
         job, replayed = await asyncio.to_thread(self._store, new, media)
         if not replayed:
             await self._dispatchers.wake()
-        try:
-            return Created(await self._shown(job), replayed)
-        except UnavailableError:
-            # It is stored: an answer that says otherwise would be asked again, for another one.
-            return Created(video_object(job, position=None), replayed)
+        return Created(await self._shown(job), replayed)
 
     def _store(self, new: NewJob, media: dict[str, bytes]) -> tuple[Job, bool]:
         """The uploads first: a job that is there can be run."""
@@ -293,13 +297,17 @@ class VideoService:
     async def _shown(self, job: Job) -> dict[str, Any]:
         if job.shown_status != "queued":
             return video_object(job, position=None)
-        positions = await asyncio.to_thread(self._storage.jobs.queue_positions, [job.id])
+        try:
+            positions = await asyncio.to_thread(self._storage.jobs.queue_positions, [job.id])
+        except UnavailableError:
+            # It is stored: an answer that says otherwise would be asked again, for another one.
+            positions = {}
         return video_object(job, position=positions.get(job.id))
 
     async def _preview(self, job: Job) -> str | None:
         try:
             data = await asyncio.to_thread(self._storage.artifacts.get, preview_key(job.id, job.attempt))
-        except MissingArtifactError:
+        except (MissingArtifactError, StoreUnavailableError):  # a picture is not worth the end of a stream
             return None
         return f"data:image/webp;base64,{base64.b64encode(data).decode()}"
 

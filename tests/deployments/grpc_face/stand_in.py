@@ -5,6 +5,7 @@ import base64
 import json
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -135,6 +136,12 @@ class StandInService:
         await self.get(video_id, caller=caller)
         del self.videos[video_id]
         return {"id": video_id, "object": "video.deleted", "deleted": True}
+
+    def place(self, caller: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def follow(self, video_id: str, *, caller: str) -> AsyncIterator[StandInEvent]:
+        return self.watch(video_id, caller=caller)
 
     async def watch(self, video_id: str, *, caller: str) -> AsyncIterator[StandInEvent]:
         video = await self.get(video_id, caller=caller)
