@@ -92,7 +92,7 @@ class Service(Maker, Protocol):
     def watch(self, video_id: str, *, caller: Any) -> AsyncIterator[Event]: ...
     def follow(self, video_id: str, *, caller: Any) -> AsyncIterator[Event]: ...
     async def content(self, video_id: str, *, caller: Any, variant: str) -> Content: ...
-    async def understand(self, body: Body) -> Asked: ...
+    async def understand(self, body: Body, *, caller: Any) -> Asked: ...
 
 
 class GrpcFace:
@@ -124,7 +124,7 @@ class GrpcFace:
 
     async def plan_video(self, request: pb.CreateVideoRequest, context: RayServegRPCContext) -> pb.PlanVideoResponse:
         caller = await self._caller(context, scope="read")
-        asked = await self._service.understand(read_body(request))
+        asked = await self._service.understand(read_body(request), caller=caller)
         return pb.PlanVideoResponse(plan=struct_message(describe_plan(asked)), seed=asked.request.seed)
 
     async def get_video(self, request: pb.GetVideoRequest, context: RayServegRPCContext) -> pb.Video:

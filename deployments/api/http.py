@@ -208,7 +208,7 @@ class Routes:
     async def plan(self, request: Request) -> Response:
         """The request's plan as data, with its work; runs nothing."""
         caller = await self._caller(request, READ)
-        return JSONResponse(describe_plan(await self._service.understand(await read_body(request))))
+        return JSONResponse(describe_plan(await self._service.understand(await read_body(request), caller=caller)))
 
     async def models(self, request: Request) -> Response:
         """The families that are served, with their pipelines, limits and sizes."""

@@ -26,7 +26,7 @@ from deployments.storage import Storage
 
 REFERENCE = "reference_video"
 ADDRESS = re.compile("https?://", re.IGNORECASE)
-MOST_ADDRESSES, AT_ONCE = 2 + MOST_KEYFRAMES, 4
+MOST_ADDRESSES, AT_ONCE = 2 + MOST_KEYFRAMES, 4  # of one body
 # Of an edit's source: what the new video has too, unless the body says otherwise.
 INHERITED = ("size", "num_frames", "fps")
 
@@ -52,7 +52,6 @@ class Sources:
 
     def __init__(self, wire: Wire, storage: Storage) -> None:
         self._wire, self._storage = wire, storage
-        self._fetching = asyncio.Semaphore(AT_ONCE)
 
     async def fetched(self, body: Body, outgoing: Outgoing) -> Body:
         """The body with media in place of the addresses that it names. Raises InvalidRequestError where none may be fetched."""
@@ -60,8 +59,10 @@ class Sources:
         if len(addresses) > MOST_ADDRESSES:
             raise InvalidRequestError(f"the body names {len(addresses)} addresses, and at most {MOST_ADDRESSES} are fetched; send files")
 
+        fetching = asyncio.Semaphore(AT_ONCE)
+
         async def fetch(url: str, field: str) -> bytes:
-            async with self._fetching:
+            async with fetching:
                 return await outgoing.fetch(url, field=field, max_bytes=MAX_BYTES)
 
         contents = await asyncio.gather(*(fetch(url, field) for url, field in addresses.items()))
