@@ -32,6 +32,7 @@ app.add_typer(cli_jobs.app)
 app.add_typer(cli_keys.keys)
 app.add_typer(cli_keys.tenants)
 app.command()(cli_convert.convert)
+app.add_typer(cli_keys.webhooks)
 
 Prompt = Annotated[str, typer.Argument(help="What the video shows, in any language.", show_default=False)]
 Weights = Annotated[str | None, typer.Option(help="A folder of weights, for a family that ships none; runs in this process.")]

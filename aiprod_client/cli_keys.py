@@ -1,4 +1,4 @@
-"""`aiprod keys …`, `aiprod tenants …` -> the database that a config names: who may ask, and for how much
+"""`aiprod keys …`, `tenants …`, `webhooks …` -> the database that a config names: who may ask, for how much, and who was not told
 
 These work on the database itself, so they need no server and no key.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from aiprod_client.exits import AsJson, err, group, print_json, told
@@ -21,6 +22,7 @@ from aiprod_components.errors import InvalidRequestError
 
 if TYPE_CHECKING:  # Ray and SQLAlchemy take seconds to import
     from deployments.jobs.keys import KeyRecord
+    from deployments.jobs.outbox import Delivery
     from deployments.storage import Storage
 
 
@@ -35,6 +37,7 @@ UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 keys = group("keys", help="API keys and the secrets of webhooks.")
 tenants = group("tenants", help="The shares and limits of those who ask.")
+webhooks = group("webhooks", help="Events that never arrived.")
 
 Config = Annotated[Path, typer.Option(help="The config whose server it is.")]
 TenantName = Annotated[str, typer.Argument(metavar="TENANT", help="Whose videos they are.", show_default=False)]
@@ -126,6 +129,19 @@ def list_tenants(config: Config = CONFIG, as_json: AsJson = False) -> None:
         Console(soft_wrap=True).print(_table(found, empty="default"))
 
 
+@webhooks.command("list")
+@told()
+def list_webhooks(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many.")] = 100, config: Config = CONFIG, as_json: AsJson = False
+) -> None:
+    """List the events that were given up, the newest first, each with what went wrong at the last try. They are kept for a week."""
+    found = [_event_facts(delivery) for delivery in _open(config).outbox.given_up(limit)]
+    if as_json:
+        print_json({"data": found})
+    else:
+        Console(soft_wrap=True).print(_table(found, empty="unknown"))
+
+
 def _open(config: Path) -> "Storage":
     from deployments.admin import open_admin
 
@@ -140,6 +156,11 @@ def _seconds(text: str) -> float:
 
 def _key_facts(record: "KeyRecord") -> dict[str, Any]:
     return {**asdict(record), "scopes": sorted(record.scopes)}
+
+
+def _event_facts(delivery: "Delivery") -> dict[str, Any]:
+    told = {"type": delivery.payload["type"], "video": delivery.payload["data"]["id"]}
+    return {name: value for name, value in asdict(delivery).items() if name != "payload"} | told
 
 
 def _table(records: Iterable[dict[str, Any]], *, empty: str) -> Table:
@@ -158,4 +179,4 @@ def _cell(name: str, value: Any, *, empty: str) -> str:
         return empty
     if isinstance(value, list):
         return ", ".join(value)
-    return moment(value) if name.endswith("_at") else str(value)
+    return moment(value) if name.endswith("_at") else escape(str(value))

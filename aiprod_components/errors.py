@@ -64,6 +64,12 @@ class UnavailableError(AiprodError):
     code = "unavailable"
 
 
+class StoreUnavailableError(UnavailableError):
+    """The artifact store cannot be reached now; nobody who works on a job is lost by it."""
+
+    code = "store_unavailable"
+
+
 class WeightsChangedError(UnavailableError):
     """A stage computes with other weights or code than a job was planned for; the job must be planned anew."""
 
@@ -77,9 +83,13 @@ class ConfigError(AiprodError):
 
 
 class UnsatisfiableRangeError(InvalidRequestError):
-    """A range of bytes outside of what there is."""
+    """A range of bytes outside of what there is: `size` bytes."""
 
     code = "range_not_satisfiable"
+
+    def __init__(self, message: str, *, field: str | None = None, size: int = 0) -> None:
+        super().__init__(message, field=field)
+        self.size = size
 
 
 class VideoFailedError(AiprodError):
@@ -98,6 +108,12 @@ class ConflictError(AiprodError):
     """What is there is in a state in which this cannot be done; the message says which."""
 
     code = "conflict"
+
+
+class UnwatchedError(ConflictError):
+    """A video that was asked for and waited for in one is stored, and cannot be waited for; asked again, it would be made twice."""
+
+    code = "unwatched"
 
 
 class IdempotencyError(AiprodError):

@@ -18,7 +18,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from aiprod_components.errors import ConfigError, MissingArtifactError, UnavailableError
+from aiprod_components.errors import ConfigError, MissingArtifactError, StoreUnavailableError
 
 CHUNK_BYTES = 1 << 20
 LINK_SECONDS = 600
@@ -144,4 +144,4 @@ def _told(key: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise MissingArtifactError(f"artifact {key} is not there any more") from error
     except (BaseError, OSError) as error:
-        raise UnavailableError("the artifact store cannot be reached now; try again in a few seconds") from error
+        raise StoreUnavailableError("the artifact store cannot be reached now; try again in a few seconds") from error

@@ -18,7 +18,14 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from aiprod_components.errors import AiprodError, InvalidRequestError, MissingArtifactError, UnavailableError, WeightsChangedError
+from aiprod_components.errors import (
+    AiprodError,
+    InvalidRequestError,
+    MissingArtifactError,
+    StoreUnavailableError,
+    UnavailableError,
+    WeightsChangedError,
+)
 from aiprod_components.stages import stages_of
 from deployments.assigning import Assigner
 from deployments.jobs.records import Claim, Job
@@ -196,8 +203,8 @@ class Dispatcher:
             await self._settle(self._storage.jobs.finish, claim, output, run.stages, self._args.retention_hours * 3600)
         except asyncio.CancelledError:
             raise
-        except (NotReadyError, WeightsChangedError, BackPressureError) as error:
-            # Nobody was lost: the job waits until there is somebody to do it.
+        except (NotReadyError, WeightsChangedError, StoreUnavailableError, BackPressureError) as error:
+            # Nobody was lost: the job waits until there is somebody to do it, and somewhere to put it.
             log.info("%s goes back to the queue: %s", job.id, error)
             self._assigner.forget_fingerprint(job.family)
             await self._settle(self._storage.jobs.release, claim, WAIT_SECONDS)

@@ -1,10 +1,12 @@
 """results by identity -> the latest of them in memory, up to so many bytes"""
 
 from collections import OrderedDict
+from typing import Any
 
 from deployments.envelope import Sealed, TensorBytes
 
 MAX_BYTES = 128_000_000
+ENTRY_BYTES = 2_000  # that each takes besides: its identity, its envelope and what Python makes of them
 
 
 class ResultMemory:
@@ -30,4 +32,10 @@ class ResultMemory:
 
 
 def _size(sealed: Sealed) -> int:
-    return sum(memoryview(part.data).nbytes for part in sealed.parts.values() if isinstance(part, TensorBytes))
+    return ENTRY_BYTES + sum(map(_bytes_of, sealed.parts.values()))
+
+
+def _bytes_of(part: Any) -> int:
+    if isinstance(part, TensorBytes):
+        return memoryview(part.data).nbytes
+    return len(part.encode()) if isinstance(part, str) else 0

@@ -167,7 +167,9 @@ class Outgoing:
                     yield answer
                 finally:
                     await answer.aclose()
-            except (httpx.HTTPError, OSError) as error:  # a broken TLS record is an OSError that httpx does not make its own
+            # httpx reads where a redirect leads though it is not followed: what is no URL there is an InvalidURL or a ValueError of idna's.
+            # A broken TLS record is an OSError that httpx does not make its own.
+            except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
                 raise InvalidRequestError(
                     f"{field}: {shown(_host(target.url))} cannot be asked ({type(error).__name__}); see that it answers at that address",
                     field=field,

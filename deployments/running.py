@@ -100,7 +100,7 @@ class JobRun:
         return int(99 * behind / sum(self._weights.values()))
 
     async def walk(self) -> dict[str, Any]:
-        """The output of the finished job. Raises UnavailableError when stages stay away, and what a stage raised."""
+        """The output of the finished job. Raises UnavailableError when stages or the store stay away, and what a stage raised."""
         for pause in PAUSES:
             try:
                 return await self._walk_once()

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from aiprod_components.errors import UnavailableError
 from deployments.artifacts import ArtifactStore
@@ -42,7 +43,8 @@ class Shelf:
         if sealed.kind.__name__ not in KINDS:
             then(0)
             return
-        self._memory.put(job.identity, sealed)
+        # As it will be read from the store: who made it was for this job, and is no news to another.
+        self._memory.put(job.identity, replace(sealed, receipts=()))
         self._writer.submit(self._write, sealed, job, then)
 
     def _write(self, sealed: Sealed, job: ForJob, then: Callable[[int], None]) -> None:

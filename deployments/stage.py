@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from aiprod_components.stages import make_stage
 from aiprod_components.values import Video
 from deployments.engine import Watched, run_call
 from deployments.envelope import Receipt, Sealed, merge_receipts
+from deployments.finishing import to_the_end
 from deployments.keeping import KeptStep
 from deployments.orders import ForJob, Order, Publish, Published
 from deployments.publishing import publish
@@ -55,7 +55,8 @@ class StageReplica:
         if reporter is not None:
             reporter.on_refusal(progress.stop)
         context = contextvars.copy_context()  # else the trace ends here
-        return await _to_the_end(self._thread.submit(context.run, self._work, order, inputs, progress, reporter), progress)
+        work = self._thread.submit(context.run, self._work, order, inputs, progress, reporter)
+        return await to_the_end(work, stop=progress.stop)
 
     def _work(self, order: Order, inputs: Mapping[str, Sealed | KeptStep], progress: Watched, reporter: JobReporter | None) -> Sealed:
         try:
@@ -105,22 +106,6 @@ class StageReplica:
     async def check_health(self) -> None:
         if self._failure is not None:
             raise RuntimeError(f"stage {self._name} is broken: {self._failure}")
-
-
-async def _to_the_end(work: Any, progress: Watched) -> Sealed:
-    """The work's result. Cancelled, it stops the work and waits until it has stopped."""
-    waiting = asyncio.wrap_future(work)
-    try:
-        return await asyncio.shield(waiting)
-    except asyncio.CancelledError:
-        progress.stop()
-        work.cancel()  # takes effect only when it has not begun
-        while not waiting.done():
-            with suppress(asyncio.CancelledError):  # cancelled again
-                await asyncio.wait([waiting])
-        if not waiting.cancelled():
-            waiting.exception()  # how it ended: nobody else will ask
-        raise
 
 
 def _replica_id() -> str:

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from deployments.assigning import Assigner
+from deployments.jobs.kept import STEPS
 from deployments.outgoing import Outgoing
 from deployments.settings import ApiArgs, DispatcherConfig
 from deployments.webhooks import Deliverer
@@ -45,19 +46,20 @@ class Upkeep:
         await self._deliverer.deliver_due()
 
     async def clear(self) -> None:
-        """Files of videos that there are no rows of: of an ingress or a dispatcher that died between the two."""
+        """Files that no row names: of an ingress, a dispatcher or a stage that died between the two, or a step's whose report was lost."""
         await asyncio.to_thread(self._clear)
 
     def _clear(self) -> None:
         artifacts, before = self._storage.artifacts, self._unowned
-        folders = artifacts.folders("videos")
-        gone = {name for start in range(0, len(folders), AT_ONCE) for name in self._gone(folders[start : start + AT_ONCE])}
-        # Not at once: an upload lies there for a moment before its job does.
-        for name in gone & before:
-            artifacts.delete_under(f"videos/{name}")
-        self._unowned = gone - before
+        videos = {f"videos/{name}" for name in _among(artifacts.folders("videos"), self._gone)}
+        steps = _among(artifacts.keys_under(STEPS), self._storage.kept.unnamed)
+        # Not at once: an upload lies there for a moment before its job does, and a step before its report.
+        for folder in videos & before:
+            artifacts.delete_under(folder)
+        artifacts.delete(*(steps & before))
+        self._unowned = (videos | steps) - before
 
-    def _gone(self, names: list[str]) -> set[str]:
+    def _gone(self, names: Sequence[str]) -> set[str]:
         return self._storage.jobs.changed(dict.fromkeys(names, 0)).gone
 
     def _sweep(self) -> None:
@@ -74,3 +76,8 @@ class Upkeep:
             storage.kept.forget(step.scope, [step.identity])
             storage.artifacts.delete(step.location)
         storage.outbox.purge(DELIVERIES_KEPT_SECONDS)
+
+
+def _among(names: Sequence[str], unowned: Callable[[Sequence[str]], set[str]]) -> set[str]:
+    """Those that nobody owns; the database is asked for a few at a time."""
+    return {name for start in range(0, len(names), AT_ONCE) for name in unowned(names[start : start + AT_ONCE])}

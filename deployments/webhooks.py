@@ -75,15 +75,19 @@ class Deliverer:
 
     async def _post(self, delivery: Delivery) -> tuple[int | None, str | None]:
         """The status, where there was one, and why the event is not delivered, where it is not."""
-        body = json.dumps(delivery.payload, ensure_ascii=False, separators=(",", ":")).encode()
-        headers = sign(body, id=delivery.id, timestamp=int(time.time()), secret=self._secret_of(delivery.tenant))
         try:
+            body = json.dumps(delivery.payload, ensure_ascii=False, separators=(",", ":")).encode()
+            headers = sign(body, id=delivery.id, timestamp=int(time.time()), secret=self._secret_of(delivery.tenant))
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 status = await self._outgoing.post(delivery.url, body=body, headers={**headers, "content-type": "application/json"})
         except TimeoutError:
             return None, f"did not answer within {TIMEOUT_SECONDS:g} s"
         except AiprodError as error:
             return None, error.message
+        except Exception as error:
+            # Unreported, it would be due again at the end of every lease, for ever.
+            log.exception("webhook %s could not be posted", delivery.id)
+            return None, f"could not be posted ({type(error).__name__}); the server's log says why"
         return status, None if 200 <= status < 300 else f"answered {status}"
 
     def _ended(self, task: asyncio.Task[None]) -> None:

@@ -55,9 +55,20 @@ def _loaded(value: Any, media: Callable[[str], bytes]) -> Any:
     if not isinstance(value, dict):
         return value
     for kind, medium in MEDIA.items():
-        if value.keys() == {kind, "known"}:
+        if _stands_for(value, kind):
             return _adapter(medium).validate_python({**value["known"], "data": media(value[kind])})
     return {name: _loaded(field, media) for name, field in value.items()}
+
+
+def needs_media(record: Any) -> bool:
+    """Whether media are needed to load what `dump_request` wrote."""
+    if isinstance(record, dict):
+        return any(_stands_for(record, kind) for kind in MEDIA) or any(map(needs_media, record.values()))
+    return isinstance(record, list) and any(map(needs_media, record))
+
+
+def _stands_for(value: dict[str, Any], kind: str) -> bool:
+    return value.keys() == {kind, "known"}
 
 
 @cache

@@ -85,5 +85,5 @@ def parse_range(header: str | None, *, size: int) -> tuple[int, int] | None:
         if last and int(last) < int(first):
             return None
     if start >= size or start >= end:
-        raise UnsatisfiableRangeError(f"the content has {size} bytes, and the range begins at {start}", field="range")
+        raise UnsatisfiableRangeError(f"the content has {size} bytes, and the range begins at {start}", field="range", size=size)
     return start, end

@@ -4,7 +4,9 @@ The body is RFC 9457 and, under `error`, what OpenAI's clients parse. `x-request
 """
 
 import logging
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,7 +20,9 @@ log = logging.getLogger("ray.serve")
 
 RETRY_AFTER_SECONDS = 5
 
-# The nearest class in an error's ancestry decides.
+T = TypeVar("T")
+
+# Here and below the nearest class in an error's ancestry decides.
 STATUS: dict[type[errors.AiprodError], int] = {
     errors.AiprodError: 500,
     errors.InvalidRequestError: 400,
@@ -39,11 +43,19 @@ CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 # What clients do next: OpenAI's tries 408, 409, 429 and 5xx again by itself, with a 409 in vain.
+IN_VAIN = {"x-should-retry": "false"}
 ADVICE = {
     401: {"www-authenticate": "Bearer"},
-    409: {"x-should-retry": "false"},
+    409: IN_VAIN,
     429: {"retry-after": str(RETRY_AFTER_SECONDS)},
     503: {"retry-after": str(RETRY_AFTER_SECONDS)},
+}
+# What only the error itself knows of that.
+HEADERS: dict[type[errors.AiprodError], Callable[[Any], dict[str, str]]] = {
+    errors.AiprodError: lambda error: {},
+    errors.BusyError: lambda error: {"retry-after": str(error.retry_after)},
+    errors.QuotaError: lambda error: {"retry-after": str(error.retry_after), **IN_VAIN},  # for hours
+    errors.UnsatisfiableRangeError: lambda error: {"content-range": f"bytes */{error.size}"},
 }
 
 
@@ -57,11 +69,16 @@ def problem(status: int, message: str, *, code: str, param: str | None = None, h
         "detail": message,
         "error": {"message": message, "type": kind, "param": param, "code": code},
     }
-    return JSONResponse(body, status, headers={**ADVICE.get(status, {}), **(headers or {})}, media_type="application/problem+json")
+    advice = {} if headers and IN_VAIN.items() <= headers.items() else ADVICE.get(status, {})
+    return JSONResponse(body, status, headers={**advice, **(headers or {})}, media_type="application/problem+json")
 
 
 def status_of(error: errors.AiprodError) -> int:
-    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    return _nearest(STATUS, error)
+
+
+def _nearest(table: Mapping[type[errors.AiprodError], T], error: errors.AiprodError) -> T:
+    return next(table[kind] for kind in type(error).__mro__ if kind in table)
 
 
 def install(api: FastAPI) -> None:
@@ -78,8 +95,7 @@ def _aiprod_error(request: Request, error: Exception) -> JSONResponse:
     status = status_of(error)
     if status == 500:
         return _unforeseen(request, error)
-    headers = {"retry-after": str(error.retry_after)} if isinstance(error, errors.BusyError) else {}
-    return problem(status, error.message, code=error.code, param=error.field, headers=headers)
+    return problem(status, error.message, code=error.code, param=error.field, headers=_nearest(HEADERS, error)(error))
 
 
 def _invalid_parameter(request: Request, error: Exception) -> JSONResponse:

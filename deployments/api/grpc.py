@@ -4,12 +4,11 @@ Ray Serve's gRPC proxy calls the method of the ingress that bears the RPC's name
 each passes on to `self.grpc_face` and lets no exception out but with a status of its own, for Serve would send the traceback.
 """
 
-import asyncio
 import json
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote
@@ -25,8 +24,10 @@ from deployments.api.catalogue import describe_plan
 from deployments.api.errors import RETRY_AFTER_SECONDS, problem, status_of
 from deployments.api.proto.aiprod.v1 import video_pb2 as pb
 from deployments.api.proto.messages import model_message, preview_message, read_body, struct_message, video_message
+from deployments.api.waiting import Created, Maker, waited_for
 from deployments.api.wire import Asked
 from deployments.auth import is_loopback
+from deployments.jobs.records import CANCELLED, COMPLETED
 
 log = logging.getLogger("ray.serve")
 
@@ -55,15 +56,6 @@ GRPC_STATUS: dict[type[errors.AiprodError], grpc.StatusCode] = {
 }
 
 
-class Created(Protocol):
-    """A video that was asked for, or with `replayed` the one that an earlier call with the same idempotency key made."""
-
-    @property
-    def video(self) -> dict[str, Any]: ...
-    @property
-    def replayed(self) -> bool: ...
-
-
 class Event(Protocol):
     """`kind` is "video" with a video's record as data, or "preview" with {"image": a data URL}."""
 
@@ -87,21 +79,20 @@ class Content(Protocol):
         ...
 
 
-class Service(Protocol):
+class Service(Maker, Protocol):
     """What both faces call. A caller is whatever `authenticate` answers."""
 
     async def authenticate(self, authorization: str | None, *, scope: str) -> Any: ...
-    async def create(self, body: Body, *, caller: Any, idempotency_key: str | None = None) -> Created: ...
     async def remix(self, video_id: str, body: Body, *, caller: Any, idempotency_key: str | None = None) -> Created: ...
     async def edit(self, body: Body, *, caller: Any, idempotency_key: str | None = None) -> Created: ...
     async def extend(self, body: Body, *, caller: Any, idempotency_key: str | None = None) -> Created: ...
     async def get(self, video_id: str, *, caller: Any) -> dict[str, Any]: ...
     async def list(self, *, caller: Any, after: str | None, limit: int, order: str) -> dict[str, Any]: ...
-    async def cancel(self, video_id: str, *, caller: Any) -> dict[str, Any]: ...
     async def delete(self, video_id: str, *, caller: Any) -> dict[str, Any]: ...
     def watch(self, video_id: str, *, caller: Any) -> AsyncIterator[Event]: ...
+    def follow(self, video_id: str, *, caller: Any) -> AsyncIterator[Event]: ...
     async def content(self, video_id: str, *, caller: Any, variant: str) -> Content: ...
-    async def understand(self, body: Body) -> Asked: ...
+    async def understand(self, body: Body, *, caller: Any) -> Asked: ...
 
 
 class GrpcFace:
@@ -114,7 +105,6 @@ class GrpcFace:
         self, service: Service, *, models: dict[str, Any], health: Callable[[], Awaitable[dict[str, Any]]], local_only: bool
     ) -> None:
         self._service, self._models, self._health, self._local_only = service, models, health, local_only
-        self._farewells: set[asyncio.Task[None]] = set()  # the loop itself holds tasks but weakly
 
     async def create_video(self, request: pb.CreateVideoRequest, context: RayServegRPCContext) -> pb.CreateVideoResponse:
         caller = await self._caller(context, scope="write")
@@ -133,8 +123,8 @@ class GrpcFace:
         return _created(await self._service.extend(read_body(request), caller=caller, idempotency_key=_idempotency_key(context)))
 
     async def plan_video(self, request: pb.CreateVideoRequest, context: RayServegRPCContext) -> pb.PlanVideoResponse:
-        await self._caller(context, scope="read")
-        asked = await self._service.understand(read_body(request))
+        caller = await self._caller(context, scope="read")
+        asked = await self._service.understand(read_body(request), caller=caller)
         return pb.PlanVideoResponse(plan=struct_message(describe_plan(asked)), seed=asked.request.seed)
 
     async def get_video(self, request: pb.GetVideoRequest, context: RayServegRPCContext) -> pb.Video:
@@ -178,18 +168,16 @@ class GrpcFace:
         self, request: pb.CreateVideoRequest, context: RayServegRPCContext
     ) -> AsyncGenerator[pb.GenerateVideoResponse, None]:
         caller, key = await self._caller(context, scope="write"), _idempotency_key(context)
-        creating = asyncio.ensure_future(self._service.create(read_body(request), caller=caller, idempotency_key=key))
-        try:
-            # Shielded: whoever hangs up just now must not leave a video behind that nobody knows of.
-            record = (await asyncio.shield(creating)).video
-            async for event in self._service.watch(record["id"], caller=caller):
+        content: Content | None = None
+        async with waited_for(self._service, read_body(request), caller=caller, idempotency_key=key) as created:
+            record = created.video
+            async for event in self._service.follow(record["id"], caller=caller):
                 record = event.data if event.kind == "video" else record
                 yield pb.GenerateVideoResponse(**_event(event))
-        except (asyncio.CancelledError, GeneratorExit):
-            self._say_farewell(creating, caller=caller)
-            raise
-        _check_completed(record)
-        content = await self._service.content(record["id"], caller=caller, variant="video")
+            if record["status"] == COMPLETED:
+                content = await self._service.content(record["id"], caller=caller, variant="video")
+        if content is None:
+            raise _unmade(record)
         async with aclosing(_chunks(content, start=0, end=content.size)) as chunks:
             async for chunk in chunks:
                 yield pb.GenerateVideoResponse(chunk=chunk)
@@ -206,18 +194,6 @@ class GrpcFace:
         if self._local_only and not is_local(context.peer()):
             raise errors.UnauthenticatedError("without API keys this server answers its own machine alone; start it with keys: true")
         return await self._service.authenticate(_metadata(context, "authorization"), scope=scope)
-
-    def _say_farewell(self, creating: asyncio.Future[Created], *, caller: Any) -> None:
-        """In a task of its own: whoever calls this is being cancelled."""
-        farewell = asyncio.ensure_future(self._cancel_created(creating, caller=caller))
-        self._farewells.add(farewell)
-        farewell.add_done_callback(self._farewells.discard)
-
-    async def _cancel_created(self, creating: asyncio.Future[Created], *, caller: Any) -> None:
-        with suppress(errors.AiprodError):  # it was refused, or has ended meanwhile
-            created = await creating
-            if not created.replayed:  # the video of an earlier call is not this one's to cancel
-                await self._service.cancel(created.video["id"], caller=caller)
 
 
 def add_grpc_methods(kind: Deployment) -> Deployment:
@@ -325,12 +301,12 @@ def _event(event: Event) -> dict[str, Any]:
     return {event.kind: video_message(event.data) if event.kind == "video" else preview_message(event.data)}
 
 
-def _check_completed(record: dict[str, Any]) -> None:
-    if record["status"] == "cancelled":
-        raise errors.CancelledError(f"{record['id']} was cancelled")
-    if record["status"] != "completed":
-        said = record.get("error") or {"code": "unknown", "message": f"it is {record['status']}, and no more is told of it"}
-        raise errors.VideoFailedError(f"{record['id']} failed ({said['code']}): {said['message']}")
+def _unmade(record: dict[str, Any]) -> errors.AiprodError:
+    """Where a video was to be sent and there is none."""
+    if record["status"] == CANCELLED:
+        return errors.CancelledError(f"{record['id']} was cancelled")
+    said = record.get("error") or {"code": "unknown", "message": f"it is {record['status']}, and no more is told of it"}
+    return errors.VideoFailedError(f"{record['id']} failed ({said['code']}): {said['message']}")
 
 
 def _range(request: pb.DownloadVideoRequest, *, size: int) -> tuple[int, int]:

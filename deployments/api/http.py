@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Annotated, Any, Literal
@@ -20,8 +20,10 @@ from deployments.api.catalogue import describe_plan, list_models
 from deployments.api.content import Content, parse_range
 from deployments.api.documents import answers, describe_api, ref, takes
 from deployments.api.service import LONGEST_KEY, MOST_LISTED, Created, Event, VideoService
+from deployments.api.waiting import waited_for
 from deployments.api.wire import Wire
 from deployments.auth import READ, WRITE, Caller, is_loopback
+from deployments.etags import is_known
 from deployments.jobs.records import COMPLETED
 from deployments.playground import mount
 
@@ -59,8 +61,10 @@ class Surroundings:
 
 def make_app(service: VideoService, wire: Wire, surroundings: Surroundings) -> FastAPI:
     """The HTTP face of a service."""
+    # FastAPI's own pages would load a stranger's script where the playground keeps an API key; docs/api.md says what they said.
+    pages: dict[str, Any] = {"docs_url": None, "redoc_url": None}
     # FastAPI's own root spans would cut the trace that begins at Serve's proxy.
-    app = FastAPI(title="AIPROD", version=version("aiprod"), description="Video generation.", telemetry={"tracing": False})
+    app = FastAPI(title="AIPROD", version=version("aiprod"), description="Video generation.", telemetry={"tracing": False}, **pages)
     errors.install(app)
     Routes(service, wire, surroundings).add_to(app)
     document = describe_api(app, wire)
@@ -139,15 +143,11 @@ class Routes:
         """Makes a video and answers it. A client that hangs up cancels it."""
         started = time.perf_counter()
         caller, body = await self._asked(request)
-        creating = asyncio.ensure_future(self._service.create(body, caller=caller, idempotency_key=idempotency_key))
-        try:
-            video = await self._service.wait((await asyncio.shield(creating)).video["id"], caller=caller)
-        except asyncio.CancelledError:
-            await asyncio.shield(self._give_up(creating, caller))
-            raise
-        if video["status"] != COMPLETED:
-            return _unmade(video)
-        content = await self._service.content(video["id"], caller=caller)
+        async with waited_for(self._service, body, caller=caller, idempotency_key=idempotency_key) as created:
+            video = await self._service.wait(created.video["id"], caller=caller)
+            if video["status"] != COMPLETED:
+                return _unmade(video)
+            content = await self._service.content(video["id"], caller=caller)
         headers = made_headers(video, seconds=time.perf_counter() - started) | {"content-length": str(content.size)}
         return StreamingResponse(content.read(0, content.size), media_type=content.media_type, headers=headers)
 
@@ -182,14 +182,14 @@ class Routes:
         variant: Annotated[Literal["video", "thumbnail", "spritesheet", "preview"], Query(description="What of it.")] = "video",
         wanted: Annotated[str | None, Header(alias="range", description="bytes=FIRST-LAST, one range.")] = None,
         if_range: Annotated[str | None, Header(description="An ETag: of another content all of it is answered.")] = None,
-        if_none_match: Annotated[str | None, Header(description="An ETag: its content is not sent again.")] = None,
+        if_none_match: Annotated[str | None, Header(description="ETags, or *: their content is not sent again.")] = None,
     ) -> Response:
         """The finished video or a picture of it; Range is understood."""
         content = await self._service.content(video_id, caller=await self._caller(request, READ), variant=variant)
         if content.link:
             return RedirectResponse(content.link, 302)
         tag = f'"{content.etag}"'
-        if if_none_match == tag:
+        if is_known(tag, if_none_match=if_none_match):
             return Response(status_code=304, headers={"etag": tag})
         return _served(content, wanted if if_range in (None, tag) else None, tag=tag)
 
@@ -207,8 +207,8 @@ class Routes:
 
     async def plan(self, request: Request) -> Response:
         """The request's plan as data, with its work; runs nothing."""
-        await self._caller(request, READ)
-        return JSONResponse(describe_plan(await self._service.understand(await read_body(request))))
+        caller = await self._caller(request, READ)
+        return JSONResponse(describe_plan(await self._service.understand(await read_body(request), caller=caller)))
 
     async def models(self, request: Request) -> Response:
         """The families that are served, with their pipelines, limits and sizes."""
@@ -238,13 +238,6 @@ class Routes:
             _check_own(request)
         return await self._service.authenticate(request.headers.get("authorization"), scope=scope)
 
-    async def _give_up(self, creating: "asyncio.Future[Created]", caller: Caller) -> None:
-        """What nobody waits for any more is cancelled, also when it was only being asked for."""
-        with suppress(AiprodError):  # it was refused, or has finished in the same moment
-            created = await creating
-            if not created.replayed:  # else somebody else may wait for it
-                await self._service.cancel(created.video["id"], caller=caller)
-
 
 def _check_own(request: Request) -> None:
     """Without keys: a client on this machine, that means this machine, and no page of another site in its browser."""
@@ -266,10 +259,10 @@ def _created(created: Created) -> Response:
 
 
 def _unmade(video: dict[str, Any]) -> Response:
-    """Where a video was to be answered and there is none."""
+    """Where a video was to be answered and there is none. What could be tried again was, by the dispatcher."""
     error = video["error"] or {"code": "cancelled", "message": f"video {video['id']} was cancelled while this answer waited for it"}
     status = FAILURES.get(error["code"], 409 if video["status"] == "cancelled" else 500)
-    return errors.problem(status, error["message"], code=error["code"], headers={"x-aiprod-video-id": video["id"]})
+    return errors.problem(status, error["message"], code=error["code"], headers={"x-aiprod-video-id": video["id"], **errors.IN_VAIN})
 
 
 def _served(content: Content, wanted: str | None, *, tag: str) -> Response:

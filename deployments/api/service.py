@@ -6,12 +6,10 @@ import hashlib
 import json
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from aiprod_components.errors import (
     ConflictError,
@@ -19,13 +17,15 @@ from aiprod_components.errors import (
     MissingArtifactError,
     NotFoundError,
     RateLimitedError,
+    StoreUnavailableError,
     UnavailableError,
 )
-from aiprod_components.pipelines.storage import dump_request
+from aiprod_components.pipelines.storage import dump_request, needs_media
 from aiprod_components.plan import cost_of
 from deployments.api.answers import page_object, shown_of, video_object
 from deployments.api.body import Body
 from deployments.api.content import Content, find_content
+from deployments.api.reading import Readers, has_media
 from deployments.api.sources import Sources
 from deployments.api.watching import Watcher
 from deployments.api.wire import Asked, Wire
@@ -40,9 +40,6 @@ from deployments.storage import Storage
 MOST_LISTED = 100
 LONGEST_KEY = 255
 MOST_WATCHED = 200  # streams and waiting answers of one tenant: each holds a place among those that are answered at once
-READERS = 3
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -90,7 +87,7 @@ class VideoService:
         self._storage = storage = assigner.storage
         self._sources = Sources(wire, storage)
         self._watcher = Watcher(storage.jobs)
-        self._readers = ThreadPoolExecutor(READERS, "reader")
+        self._readers = Readers()
         self._watching: Counter[str] = Counter()
         self._authenticator = authenticator
 
@@ -103,13 +100,14 @@ class VideoService:
     async def authenticate(self, authorization: str | None, *, scope: str) -> Caller:
         return await self._authenticator.caller(authorization, scope=scope)
 
-    async def understand(self, body: Body) -> Asked:
+    async def understand(self, body: Body, *, caller: Caller) -> Asked:
         """What a body asks for. Media it names are fetched first, where that is allowed; it may decode pictures, so takes a while."""
-        return await self._read(self._wire.read, await self._sources.fetched(body, self._outgoing))
+        async with self._readers.turn(caller.tenant, media=has_media(body)) as read:
+            return await read(self._wire.read, await self._sources.fetched(body, self._outgoing))
 
     async def create(self, body: Body, *, caller: Caller, idempotency_key: str | None = None) -> Created:
         async def ask() -> Wish:
-            return await self.understand(body), None
+            return await self.understand(body, caller=caller), None
 
         return await self._once(ask, caller, idempotency_key, sent=("create", body))
 
@@ -118,7 +116,8 @@ class VideoService:
 
         async def ask() -> Wish:
             source = await self._owned(video_id, caller)
-            return await self._read(self._sources.remixed, source, body), source
+            async with self._readers.turn(caller.tenant, media=needs_media(source.record)) as read:
+                return await read(self._sources.remixed, source, body), source
 
         return await self._once(ask, caller, idempotency_key, sent=(f"remix {video_id}", body))
 
@@ -127,7 +126,10 @@ class VideoService:
 
         async def ask() -> Wish:
             source, rest = await self._named_source(body, caller)
-            return await self.understand(rest if source is None else await self._read(self._sources.edited, source, rest)), source
+            if source is not None:
+                async with self._readers.turn(caller.tenant, media=True) as read:
+                    rest = await read(self._sources.edited, source, rest)
+            return await self.understand(rest, caller=caller), source
 
         return await self._once(ask, caller, idempotency_key, sent=("edit", body))
 
@@ -140,7 +142,8 @@ class VideoService:
                 raise InvalidRequestError(
                     'video must be {"id": …} of a finished video here; an upload has no latents to carry on', field="video"
                 )
-            return await self._read(self._sources.extended, source, rest), source
+            async with self._readers.turn(caller.tenant, media=needs_media(source.record)) as read:
+                return await read(self._sources.extended, source, rest), source
 
         return await self._once(ask, caller, idempotency_key, sent=("extend", body))
 
@@ -176,17 +179,24 @@ class VideoService:
 
     async def watch(self, video_id: str, *, caller: Caller) -> AsyncGenerator[Event, None]:
         """The job as it is, then at every change, with pictures; ends after a final status."""
+        with self.place(caller):
+            async with aclosing(self.follow(video_id, caller=caller)) as events:
+                async for event in events:
+                    yield event
+
+    @contextmanager
+    def place(self, caller: Caller) -> Iterator[None]:
+        """One of those that a tenant's streams and waiting answers take. Raises RateLimitedError when all are taken."""
         if self._watching[caller.tenant] >= MOST_WATCHED:
             raise RateLimitedError(f"{MOST_WATCHED} of your videos are watched or waited for already; close some, or ask now and then")
         self._watching[caller.tenant] += 1
         try:
-            async with aclosing(self._changes(video_id, caller)) as events:
-                async for event in events:
-                    yield event
+            yield
         finally:
             self._watching[caller.tenant] -= 1
 
-    async def _changes(self, video_id: str, caller: Caller) -> AsyncGenerator[Event, None]:
+    async def follow(self, video_id: str, *, caller: Caller) -> AsyncGenerator[Event, None]:
+        """As `watch`, for whoever has taken a place already."""
         job = await self._owned(video_id, caller)
         previews = (0, 0)
         yield Event("video", await self._shown(job))
@@ -205,9 +215,9 @@ class VideoService:
                     return
 
     async def wait(self, video_id: str, *, caller: Caller) -> dict[str, Any]:
-        """The video once its status is final."""
+        """The video once its status is final, for whoever has taken a place already."""
         video: dict[str, Any] = {}
-        async for event in self.watch(video_id, caller=caller):
+        async for event in self.follow(video_id, caller=caller):
             video = event.data if event.kind == "video" else video
         return video
 
@@ -229,13 +239,9 @@ class VideoService:
             raise ConflictError(f"video {job.id} is {job.shown_status}; wait until it is completed", field="video")
         return job, rest
 
-    async def _read(self, act: Callable[..., T], *arguments: Any) -> T:
-        """In threads apart from those that ask the database: it may decode media for a minute."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, partial(act, *arguments))
-
     async def _once(self, ask: Callable[[], Awaitable[Wish]], caller: Caller, name: str | None, *, sent: tuple[str, Body]) -> Created:
         """The job that the same request has made before, without asking anew: what it was made from may be gone since. Or a new one."""
-        key = None if name is None else _key(caller, name, *sent)
+        key = None if name is None else await asyncio.to_thread(_key, caller, name, *sent)
         if key is not None:
             job = await asyncio.to_thread(self._storage.jobs.replayed, key.tenant, key.name, key.body_hash)
             if job is not None:
@@ -265,11 +271,7 @@ class VideoService:
         job, replayed = await asyncio.to_thread(self._store, new, media)
         if not replayed:
             await self._dispatchers.wake()
-        try:
-            return Created(await self._shown(job), replayed)
-        except UnavailableError:
-            # It is stored: an answer that says otherwise would be asked again, for another one.
-            return Created(video_object(job, position=None), replayed)
+        return Created(await self._shown(job), replayed)
 
     def _store(self, new: NewJob, media: dict[str, bytes]) -> tuple[Job, bool]:
         """The uploads first: a job that is there can be run."""
@@ -293,13 +295,17 @@ class VideoService:
     async def _shown(self, job: Job) -> dict[str, Any]:
         if job.shown_status != "queued":
             return video_object(job, position=None)
-        positions = await asyncio.to_thread(self._storage.jobs.queue_positions, [job.id])
+        try:
+            positions = await asyncio.to_thread(self._storage.jobs.queue_positions, [job.id])
+        except UnavailableError:
+            # It is stored: an answer that says otherwise would be asked again, for another one.
+            positions = {}
         return video_object(job, position=positions.get(job.id))
 
     async def _preview(self, job: Job) -> str | None:
         try:
             data = await asyncio.to_thread(self._storage.artifacts.get, preview_key(job.id, job.attempt))
-        except MissingArtifactError:
+        except (MissingArtifactError, StoreUnavailableError):  # a picture is not worth the end of a stream
             return None
         return f"data:image/webp;base64,{base64.b64encode(data).decode()}"
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
@@ -24,7 +25,8 @@ from deployments.outgoing import Outgoing
 from deployments.storage import Storage
 
 REFERENCE = "reference_video"
-MOST_ADDRESSES, AT_ONCE = 2 + MOST_KEYFRAMES, 4
+ADDRESS = re.compile("https?://", re.IGNORECASE)
+MOST_ADDRESSES, AT_ONCE = 2 + MOST_KEYFRAMES, 4  # of one body
 # Of an edit's source: what the new video has too, unless the body says otherwise.
 INHERITED = ("size", "num_frames", "fps")
 
@@ -50,7 +52,6 @@ class Sources:
 
     def __init__(self, wire: Wire, storage: Storage) -> None:
         self._wire, self._storage = wire, storage
-        self._fetching = asyncio.Semaphore(AT_ONCE)
 
     async def fetched(self, body: Body, outgoing: Outgoing) -> Body:
         """The body with media in place of the addresses that it names. Raises InvalidRequestError where none may be fetched."""
@@ -58,8 +59,10 @@ class Sources:
         if len(addresses) > MOST_ADDRESSES:
             raise InvalidRequestError(f"the body names {len(addresses)} addresses, and at most {MOST_ADDRESSES} are fetched; send files")
 
+        fetching = asyncio.Semaphore(AT_ONCE)
+
         async def fetch(url: str, field: str) -> bytes:
-            async with self._fetching:
+            async with fetching:
                 return await outgoing.fetch(url, field=field, max_bytes=MAX_BYTES)
 
         contents = await asyncio.gather(*(fetch(url, field) for url, field in addresses.items()))
@@ -144,7 +147,7 @@ def _addresses(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for field, medium in [*((name, fields.get(name)) for name in ("input_reference", REFERENCE)), *places]:
         for name in ("image_url", "video_url"):
             url = medium.get(name) if isinstance(medium, Mapping) else None
-            if isinstance(url, str) and url.startswith(("http://", "https://")):
+            if isinstance(url, str) and ADDRESS.match(url):
                 yield f"{field}.{name}", url
 
 

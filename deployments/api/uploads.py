@@ -1,6 +1,7 @@
 """data URLs and files as the client named them -> pictures and footage that are known to be such, as a request's fields
 
-A medium comes as a file in a multipart body or as a data: URL in the body itself. No address is ever fetched.
+A medium comes as a file in a multipart body or as a data: URL in the body itself. What comes as an address, where the operator allows
+it, has been fetched before and is a data: URL here (`sources.py`).
 """
 
 import base64
@@ -19,7 +20,7 @@ from aiprod_components.pipelines.keyframe_interpolation import MOST_KEYFRAMES
 
 def _check_data_url(value: str) -> str:
     if not re.match(r"data:[^,]*;base64,", value):
-        raise ValueError("must be a data: URL (data:image/png;base64,…), for no address is fetched; or upload the file as multipart")
+        raise ValueError("must be a data: URL (data:image/png;base64,…), or http(s):// where the server may fetch; or upload the file")
     return value
 
 

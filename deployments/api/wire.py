@@ -22,7 +22,7 @@ from aiprod_components.families.base import Family
 from aiprod_components.pipelines import PIPELINES, choose_pipeline, defaults_of, explain, parse_request, shown
 from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.plan import Plan
-from deployments.api.body import Body, check_count
+from deployments.api.body import Body, check_count, check_marks
 from deployments.api.uploads import MEDIA, MEDIA_NAMES, Uploads
 
 # A request's field -> the client's, where they differ.
@@ -30,6 +30,7 @@ RENAMED = {"frame_rate": "fps", "image": "input_reference"}
 PART_OF = {"height": "size", "width": "size"}
 DERIVED = ("extends",)  # what only a finished video's own request can say
 SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+JSON_BEGINS = ("[", "{")
 JSON_NUMBER = re.compile(r"-?(0|[1-9]\d{0,30})(\.\d{1,30})?([eE][+-]?\d{1,4})?", re.ASCII)
 
 
@@ -168,6 +169,7 @@ def _schema(model: type[VideoFields], *, pipeline: type[VideoRequest]) -> dict[s
 def _typed(fields: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
     """A form's texts -> what JSON would say: texts where the field is one, else what the text says as JSON."""
     kinds = {name: schema["properties"].get(name, {"type": "string"}) for name in fields}
+    check_marks(*(text.encode() for name, value in fields.items() if not _is_text(kinds[name]) for text in _json_texts(value)))
     typed = {name: value if _is_text(kinds[name]) else _from_text(value, kinds[name], field=name) for name, value in fields.items()}
     check_count(typed)
     return typed
@@ -178,6 +180,14 @@ def _is_text(schema: Mapping[str, Any]) -> bool:
     return "string" in kind if isinstance(kind, list) else kind == "string"
 
 
+def _json_texts(value: Any) -> Iterator[str]:
+    """Those of a form's value, however nested, that are a list or a group of values."""
+    if isinstance(value, str) and value[:1] in JSON_BEGINS:
+        yield value
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _json_texts(inner)
+
+
 def _from_text(value: Any, schema: Mapping[str, Any], *, field: str) -> Any:
     if isinstance(value, dict):
         return {name: _from_text(inner, {}, field=field) for name, inner in value.items()}
@@ -186,7 +196,7 @@ def _from_text(value: Any, schema: Mapping[str, Any], *, field: str) -> Any:
         return [inner if _is_text(items) else _from_text(inner, items, field=field) for inner in value]
     if re.fullmatch(JSON_NUMBER, value) or value in ("true", "false"):
         return from_json(value)
-    if value[:1] not in ("[", "{"):
+    if value[:1] not in JSON_BEGINS:
         return value
     try:
         return from_json(value)

@@ -18,6 +18,7 @@ from deployments.jobs.tenants import allowance
 from deployments.jobs.transitions import JOB
 
 HOURS = 24  # of a quota
+QUOTA_RETRY_SECONDS = 120  # as long as any client is told to wait: it takes hours
 TICK = 1e-6  # seconds: two jobs are never created at the same time
 AT_FIRST: dict[str, Any] = {"status": QUEUED, "attempt": 0, "lost": 0, "begun": False, "progress": {}, "stages": [], "version": 1}
 
@@ -81,7 +82,8 @@ def _spend(connection: Connection, job: NewJob, *, hour: int, max_cost: float) -
     if spent + job.cost > max_cost:
         raise QuotaError(
             f"your videos of the last {HOURS} hours cost {spent:g} and this one would cost {job.cost:g}, beyond your {max_cost:g}; "
-            "try again in some hours, or ask for fewer frames, fewer steps or a smaller size"
+            "try again in some hours, or ask for fewer frames, fewer steps or a smaller size",
+            retry_after=QUOTA_RETRY_SECONDS,
         )
     values = {"tenant": job.tenant, "hour": hour, "cost": job.cost}
     upsert(connection, spending, values, change={"cost": spending.c.cost + job.cost})

@@ -68,6 +68,14 @@ class KeptSteps:
         with self._database.write() as connection:
             return connection.execute(delete(kept_steps).where(_below(prefix))).rowcount
 
+    def unnamed(self, locations: Collection[str]) -> set[str]:
+        """Those of the locations that no step is at."""
+        if not locations:
+            return set()
+        named = select(kept_steps.c.location).where(kept_steps.c.location.in_(locations))
+        with self._database.read() as connection:
+            return set(locations) - set(connection.execute(named).scalars())
+
     def least_used(self, beyond_bytes: int, limit: int, idle_seconds: float) -> list[Unneeded]:
         """What has to go so that the steps take `beyond_bytes` at most: at most `limit`, longest unused first, none used this lately."""
         total = select(func.coalesce(func.sum(kept_steps.c.bytes), 0)).where(_below(STEPS))

@@ -62,12 +62,6 @@ class JobStore:
             queued, in_progress = connection.execute(select(waiting + claimed - begun, begun)).one()
         return {QUEUED: queued, IN_PROGRESS: in_progress}
 
-    def queued_cost_by_family(self) -> dict[str, float]:
-        """The predicted cost of what waits, for whoever scales the stages."""
-        costs = select(jobs.c.family, func.sum(jobs.c.cost).label("cost")).where(is_queued).group_by(jobs.c.family)
-        with self._database.read() as connection:
-            return {row.family: row.cost for row in connection.execute(costs)}
-
     def queue_positions(self, ids: Sequence[str]) -> dict[str, int]:
         """1 is next. An estimate, for those that wait: it knows nothing of jobs to come, of busy stages and of limits on running jobs."""
         if not ids:

@@ -9,6 +9,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
+from deployments.etags import is_known
+
 STATIC = Path(__file__).parent / "static"
 PAGE = "index.html"
 # Of our own, not of the operating system's table, which may call a module text/plain.
@@ -84,7 +86,6 @@ def _headers(video_origins: Sequence[str]) -> dict[str, str]:
 
 
 def _answer(request: Request, file: _File, headers: dict[str, str]) -> Response:
-    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
-    if file.etag in known:
+    if is_known(file.etag, if_none_match=request.headers.get("if-none-match")):
         return Response(status_code=304, headers={**headers, "etag": file.etag})
     return Response(file.content, headers={**headers, "etag": file.etag}, media_type=file.media_type)

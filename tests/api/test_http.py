@@ -59,10 +59,15 @@ def test_a_range_of_the_content_is_answered_as_such(desk: Desk) -> None:
     for asked in ("100-", "200-300", "-0"):
         refused = client.get(path, headers={"range": f"bytes={asked}"})
         assert refused.status_code == 416 and refused.json()["error"]["code"] == "range_not_satisfiable", asked
+        assert refused.headers["content-range"] == "bytes */100", asked
     for asked in ("bytes=9-3", "bytes=1-2,4-5", "pages=1-2", "bytes=x-y", "bytes=-"):
         assert client.get(path, headers={"range": asked}).status_code == 200, asked
     tag = whole.headers["etag"]
-    assert client.get(path, headers={"if-none-match": tag}).status_code == 304
+    for known in (tag, f"W/{tag}", f'"another", W/{tag}', f'"an,other",{tag} , "third"', "*", " * "):
+        unchanged = client.get(path, headers={"if-none-match": known})
+        assert (unchanged.status_code, unchanged.headers["etag"], unchanged.content) == (304, tag, b""), known
+    for other in ('"another"', 'W/"another", "third"', tag.strip('"'), '"*"', ""):
+        assert client.get(path, headers={"if-none-match": other}).status_code == 200, other
     assert client.get(path, headers={"range": "bytes=0-9", "if-range": tag}).status_code == 206
     assert client.get(path, headers={"range": "bytes=0-9", "if-range": '"another"'}).status_code == 200
     assert client.get(path, params={"variant": "thumbnail"}).content == b"thumbnail"
@@ -233,6 +238,27 @@ def test_a_full_queue_says_so_and_keeps_what_it_took(make_desk: MakeDesk) -> Non
     assert answers[3].json()["error"]["code"] == "queue_full" and 1 <= int(answers[3].headers["retry-after"]) <= 120
     desk.claim()
     assert desk.client().post("/v1/videos", json=SMALL).status_code == 200
+
+
+def test_a_quota_that_is_used_up_is_not_asked_again_by_itself(make_desk: MakeDesk) -> None:
+    desk = make_desk(queue={"max_cost_per_day": 1e-9})
+    refused = desk.client().post("/v1/videos", json=SMALL)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "quota_exceeded")
+    assert (refused.headers["retry-after"], refused.headers["x-should-retry"]) == ("120", "false")
+
+
+def test_no_page_but_the_playground_is_served_where_it_keeps_a_key(desk: Desk) -> None:
+    """FastAPI's own load a script of another server."""
+    client = desk.client()
+    assert [client.get(path).status_code for path in ("/docs", "/redoc", "/docs/oauth2-redirect")] == [404, 404, 404]
+    pages = [path for path in ("/", "/openapi.json") if client.get(path).headers["content-type"].startswith("text/html")]
+    assert pages == ["/"] and "content-security-policy" in client.get("/").headers
+
+
+@pytest.mark.parametrize("url", ["https://192.0.2.1/a.png", "HTTPS://192.0.2.1/a.png", "Http://192.0.2.1/a.png"])
+def test_an_address_is_known_as_one_however_its_scheme_is_written(url: str, desk: Desk) -> None:
+    refused = desk.client().post("/v1/videos", json={**SMALL, "input_reference": {"image_url": url}}).json()["error"]
+    assert refused["param"] == "input_reference.image_url" and "outgoing.enabled: true" in refused["message"]
 
 
 def test_a_cancelled_video_is_told_to_the_dispatcher_and_stays_cancelled(desk: Desk) -> None:

@@ -1,4 +1,4 @@
-"""`aiprod keys …` and `aiprod tenants …`, on a database of their own"""
+"""`aiprod keys …`, `aiprod tenants …` and `aiprod webhooks …`, on a database of their own"""
 
 import json
 import time
@@ -12,6 +12,7 @@ from aiprod_client.webhooks import verify_webhook
 from deployments.admin import open_admin
 from deployments.storage import Storage
 from tests.client.test_cli import refused
+from tests.deployments.jobs.samples import new_job
 
 CONFIG = Path(__file__).parents[2] / "serve_config.yaml"
 
@@ -88,6 +89,34 @@ def test_what_is_set_for_a_tenant_stays_until_it_is_set_anew(storage: Storage) -
 
 def test_a_share_that_would_stop_the_queue_is_refused() -> None:
     assert "weight must be a positive number, got 0" in refused(run("tenants", "set", "studio", "--weight", "0"), code=1)
+
+
+def test_webhooks_that_were_given_up_are_listed_with_what_went_wrong(storage: Storage) -> None:
+    empty = run("webhooks", "list")
+    assert (empty.exit_code, empty.stdout.strip()) == (0, "")
+    ids = [ended(storage, url) for url in ("https://a.example/[/hook]", "https://b.example/late")]
+    for delivery in storage.outbox.claim_deliveries(9, 60):
+        storage.outbox.undelivered(delivery.id, "answered [503]", give_up_after=1 if delivery.payload["data"]["id"] == ids[0] else 8)
+    (lost,) = json.loads(run("webhooks", "list", "--json").stdout)["data"]
+    assert (lost["tenant"], lost["url"], lost["tries"], lost["error"]) == ("studio", "https://a.example/[/hook]", 1, "answered [503]")
+    assert (lost["type"], lost["video"]) == ("video.cancelled", ids[0])
+    (row,) = run("webhooks", "list").stdout.splitlines()[1:]
+    assert all(text in row for text in (lost["id"], "studio", "https://a.example/[/hook]", "answered [503]", ids[0]))
+
+
+def test_of_webhooks_that_were_given_up_the_newest_come_first(storage: Storage) -> None:
+    ids = [ended(storage, f"https://{name}.example") for name in "abc"]
+    for delivery in storage.outbox.claim_deliveries(9, 60):
+        storage.outbox.undelivered(delivery.id, "refused", give_up_after=1)
+    assert [lost["video"] for lost in json.loads(run("webhooks", "list", "--limit", "2", "--json").stdout)["data"]] == ids[:0:-1]
+
+
+def ended(storage: Storage, url: str) -> str:
+    """A video whose end was to be told to a URL."""
+    job, _ = storage.jobs.create(new_job("studio", webhook_url=url))
+    assert storage.jobs.cancel("studio", job.id)
+    time.sleep(0.01)  # the database's clock counts milliseconds
+    return job.id
 
 
 def test_a_config_that_is_not_there_is_said() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aiprod_components.errors import ConfigError, MissingArtifactError, UnavailableError
+from aiprod_components.errors import ConfigError, MissingArtifactError, StoreUnavailableError
 from deployments.artifacts import CHUNK_BYTES, ArtifactStore
 
 BUCKET = "videos"
@@ -93,6 +93,6 @@ def test_a_place_that_is_none_is_refused_with_the_way_out() -> None:
 def test_a_store_that_cannot_be_used_is_told_as_such_and_names_no_folder(tmp_path: Path) -> None:
     store = ArtifactStore(f"file://{tmp_path}/artifacts")
     store.put("steps/a", b"x")
-    with pytest.raises(UnavailableError) as told:
+    with pytest.raises(StoreUnavailableError) as told:
         store.put("steps/a/b", b"x")  # a file is where a folder would have to be
     assert str(tmp_path) not in told.value.message

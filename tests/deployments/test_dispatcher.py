@@ -4,7 +4,9 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import obstore
 import pytest
+from obstore.exceptions import GenericError
 from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError
 
@@ -93,6 +95,38 @@ def test_a_job_waits_for_a_family_that_is_not_there(absent: Exception, args: Api
 def test_a_job_waits_out_a_change_of_weights(args: ApiArgs, monkeypatch: pytest.MonkeyPatch) -> None:
     changing = failing("draft", *[WeightsChangedError("other weights")] * 8)
     assert outcome(args, Stages(changing), monkeypatch, max_attempts=2).status == COMPLETED
+
+
+def going_away(calls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, *, times: int = 9) -> list[str]:
+    """An artifact store that refuses so many of these calls, for files of videos and for what is there of steps; those it has refused."""
+    refused: list[str] = []
+
+    def patched(name: str) -> Any:
+        real = getattr(obstore, name)
+
+        def call(store: Any, key: str, *rest: Any) -> Any:
+            if len(refused) < times and (name == "head" or key.startswith("videos/")):
+                refused.append(name)
+                raise GenericError("503 Slow Down")
+            return real(store, key, *rest)
+
+        return call
+
+    for name in calls:
+        monkeypatch.setattr(obstore, name, patched(name))
+    return refused
+
+
+@pytest.mark.parametrize("calls", [("put",), ("put", "head"), ("copy",)], ids=["to publish", "to find what is kept", "to take over"])
+def test_a_job_waits_for_an_artifact_store_that_is_away(calls: tuple[str, ...], args: ApiArgs, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = going_away(calls, monkeypatch)
+
+    async def run() -> list[Any]:
+        async with working(args, Stages(), monkeypatch, max_attempts=2) as dispatcher:
+            return [await ended(dispatcher, ask(dispatcher, number)) for number in (1, 2)]
+
+    assert [(job.status, job.error) for job in asyncio.run(run())] == [(COMPLETED, None)] * 2
+    assert len(refused) == 9 and set(refused) == set(calls)
 
 
 def test_what_the_request_did_is_told_and_what_the_server_did_is_not(args: ApiArgs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,10 +59,19 @@ def test_what_is_kept_names_no_code() -> None:
 
 
 def test_the_memory_forgets_what_was_used_longest_ago() -> None:
-    memory = ResultMemory(max_bytes=1000)
-    sealed = {name: Sealed.of(Latents(torch.zeros(1, 1, 1, 10, 10)), receipts=()) for name in "abc"}  # 400 bytes each
+    memory = ResultMemory(max_bytes=100_000)
+    sealed = {name: Sealed.of(Latents(torch.zeros(1, 1, 1, 100, 100)), receipts=()) for name in "abc"}  # 40,000 bytes each
     memory.put("a", sealed["a"])
     memory.put("b", sealed["b"])
     assert memory.get("a") is sealed["a"]
     memory.put("c", sealed["c"])
     assert memory.get("b") is None and memory.get("a") is sealed["a"] and memory.get("c") is sealed["c"]
+
+
+@pytest.mark.parametrize(("text", "most"), [("x" * 20_000, 5), ("é" * 20_000, 2), ("", 100)], ids=["letters", "two bytes each", "nothing"])
+def test_the_memory_forgets_texts_too(text: str, most: int) -> None:
+    memory = ResultMemory(max_bytes=100_000)
+    for number in range(200):
+        memory.put(str(number), Sealed.of(text, receipts=()))
+    kept = [number for number in range(200) if memory.get(str(number)) is not None]
+    assert 0 < len(kept) <= most and kept[-1] == 199

@@ -75,6 +75,17 @@ def test_a_redirect_into_this_network_is_not_followed(status: str) -> None:
     assert asyncio.run(run()).heads == []
 
 
+# What httpx reads as a URL, and cannot.
+NOWHERE = ["mailto:x@y", "https:foo", "data:x", "javascript:alert(1)", "https://xn--/"]
+
+
+@pytest.mark.parametrize("location", NOWHERE)
+def test_a_redirect_to_what_is_no_url_is_a_refusal_like_others(location: str) -> None:
+    with pytest.raises(InvalidRequestError, match=r"image_url: '127\.0\.0\.1' cannot be asked") as told:
+        local_fetch(saying(status="302 Found", headers=f"location: {location}\r\n"))
+    assert told.value.field == "image_url"
+
+
 def test_a_status_but_200_is_told() -> None:
     with pytest.raises(InvalidRequestError, match="image_url answers 403; it must answer 200"):
         local_fetch(saying(b"no", status="403 Forbidden"))

@@ -9,7 +9,7 @@ import pytest
 from ray.exceptions import ActorDiedError, OwnerDiedError, RayTaskError
 from ray.serve.exceptions import BackPressureError, RequestCancelledError
 
-from aiprod_components.errors import AiprodError, CancelledError, InvalidMediaError, UnavailableError
+from aiprod_components.errors import AiprodError, CancelledError, InvalidMediaError, StoreUnavailableError, UnavailableError
 from aiprod_components.families import make_family
 from aiprod_components.pipelines import parse_request
 from aiprod_components.plan import Plan
@@ -92,6 +92,7 @@ FAILURES: list[tuple[Exception, type[Exception]]] = [
     (remote_error(InvalidMediaError("input_reference is damaged", field="image")), InvalidMediaError),
     (remote_error(InvalidMediaError("input_reference is damaged", field="image")).as_instanceof_cause(), InvalidMediaError),
     (remote_error(remote_error(ValueError("a bug"))), ValueError),
+    (remote_error(StoreUnavailableError("the bucket is away")).as_instanceof_cause(), StoreUnavailableError),
     (ACTOR_DIED, UnavailableError),
     (remote_error(ACTOR_DIED), UnavailableError),
     (OWNER_DIED, UnavailableError),

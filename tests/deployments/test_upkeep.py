@@ -79,6 +79,28 @@ def test_steps_beyond_the_bound_go_the_longest_unused_first(
     assert len(left) == 2 and set(left) <= set(second.values())  # 100 bytes
 
 
+def test_a_step_that_no_row_names_goes_when_that_was_seen_twice(
+    args: ApiArgs, storage: Storage, assigner: Assigner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    _, named = finished(storage, assigner, number=1, retention=3600)
+    lost, late = "steps/tenant-a/lost", "steps/shared/late"
+    upkeep = Upkeep(args, assigner)
+    storage.artifacts.put(lost, b"x")
+    storage.artifacts.put(late, b"x")
+    asyncio.run(upkeep.clear())
+    assert storage.artifacts.stat(lost), "its report may be on its way"
+    storage.kept.record("shared", "late", late, 1, {})
+    asyncio.run(upkeep.clear())
+    assert storage.artifacts.stat(lost) is None
+    assert all(storage.artifacts.stat(place) for place in (late, *named.values())) and len(named) > 2
+
+
+def test_a_server_that_has_kept_nothing_has_nothing_to_clear(args: ApiArgs, storage: Storage, assigner: Assigner) -> None:
+    asyncio.run(Upkeep(args, assigner).clear())
+    assert storage.artifacts.keys_under("steps") == storage.artifacts.folders("videos") == []
+
+
 def test_a_removed_video_forgets_what_its_owner_alone_could_use(storage: Storage, assigner: Assigner) -> None:
     job, places = finished(storage, assigner, number=1, retention=3600)
     assigner.remove(job)

@@ -174,6 +174,46 @@ def test_a_receiver_that_never_takes_it_is_given_up(database: Database, monkeypa
     assert waiting(database) == {"evt_1": (3, True, "answered 500")}
 
 
+def rounds(database: Database, outgoing: Outgoing, *, location: str = "") -> int:
+    """Five of them, with one event and a receiver that redirects; how often it was asked."""
+
+    async def run() -> int:
+        async with serving(saying(status="302 Found", headers=f"location: {location}\r\n")) as server:
+            announce(database, f"http://127.0.0.1:{server.port}/")
+            deliverer = Deliverer(Outbox(database), outgoing, secret_of)
+            for _ in range(5):
+                make_due(database)
+                await deliverer.deliver_due()
+                await deliverer.settle()
+            return len(server.heads)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("location", ["mailto:x@y", "https:foo", "data:x", "https://xn--/"])
+def test_a_receiver_that_redirects_to_what_is_no_url_is_given_up(
+    location: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "GIVE_UP_AFTER", 3)
+    assert rounds(database, LOCAL, location=location) == 3
+    ((tries, given_up, error),) = waiting(database).values()
+    assert (tries, given_up) == (3, True) and error is not None and "cannot be asked" in error
+
+
+def test_what_nobody_foresaw_is_a_try_too_and_told_to_the_log(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(webhooks, "GIVE_UP_AFTER", 3)
+
+    class Broken(Outgoing):
+        async def post(self, *_: object, **__: object) -> int:
+            raise RuntimeError("/srv/secret")
+
+    rounds(database, Broken(OutgoingPolicy(enabled=True)))
+    assert waiting(database) == {"evt_1": (3, True, "could not be posted (RuntimeError); the server's log says why")}
+    assert [record.getMessage() for record in caplog.records] == ["webhook evt_1 could not be posted"] * 3 and "/srv/secret" in caplog.text
+
+
 def test_a_private_address_is_not_asked_though_it_is_in_the_outbox(database: Database) -> None:
     server = delivered(database, saying(), outgoing=Outgoing(OutgoingPolicy(enabled=True)))
     assert server.heads == []

@@ -196,11 +196,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "a number as text": ({"num_frames": "5"}, "num_frames", "got '5'"),
     "an unknown field": ({"colour": "red"}, "colour", "the fields are model, seconds, size"),
     "a request's own name": ({"frame_rate": 8}, "frame_rate", "is not a field"),
-    "an address": ({"input_reference": {"image_url": "https://example.org/a.png"}}, "input_reference.image_url", "no address is fetched"),
+    "an address": ({"input_reference": {"image_url": "https://example.org/a.png"}}, "input_reference.image_url", "must be a data: URL"),
     "a stored file": ({"input_reference": {"file_id": "f", "image_url": data_url(b"")}}, "input_reference.file_id", "leave it out"),
     "broken base64": ({"input_reference": {"image_url": "data:image/png;base64,#"}}, "input_reference.image_url", "not base64"),
     "base64 in another script": ({"input_reference": {"image_url": "data:image/png;base64,é"}}, "input_reference.image_url", "not base64"),
-    "a video at an address": ({"reference_video": {"video_url": "http://a.b/c"}}, "reference_video.video_url", "no address is fetched"),
+    "a video at an address": ({"reference_video": {"video_url": "http://a.b/c"}}, "reference_video.video_url", "must be a data: URL"),
     "no video at all": ({"reference_video": {"video_url": "data:video/mp4;base64,"}}, "reference_video", "empty"),
     "a picture for a video": ({"reference_video": {"video_url": data_url(picture())}}, "reference_video", "mp4, mov or webm"),
     "strength without a video": ({"pipeline": "ic_lora", "reference_strength": 0.5}, "reference_strength", "send reference_video too"),
@@ -252,7 +252,7 @@ FORMS: dict[str, tuple[tuple[str, str | bytes], str, str]] = {
     "a field given twice": (("prompt", "again"), "prompt", "given twice"),
     "a file for text": (("negative_prompt", b"x"), "negative_prompt", "must be text, got a file"),
     "an unknown field": (("colour", "red"), "colour", "the fields are"),
-    "an address": (("input_reference[image_url]", "http://127.0.0.1/"), "input_reference.image_url", "no address is fetched"),
+    "an address": (("input_reference[image_url]", "http://127.0.0.1/"), "input_reference.image_url", "must be a data: URL"),
 }
 
 

@@ -10,7 +10,7 @@ from aiprod_components.families import make_family
 from aiprod_components.pipelines import PIPELINES, parse_request
 from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.pipelines.derived import extend_request
-from aiprod_components.pipelines.storage import dump_request, load_request
+from aiprod_components.pipelines.storage import dump_request, load_request, needs_media
 from aiprod_components.plan import identify
 from aiprod_components.values import Footage, FootageShape, Picture
 from tests.bodies import footage
@@ -105,6 +105,13 @@ def test_each_medium_is_stored_once_by_its_content_and_none_is_in_the_record():
     assert media == {PICTURE.digest: PICTURE.data, OTHER.digest: OTHER.data}
     text = json.dumps(record)
     assert PICTURE.digest in text and "a picture" not in text and len(text) < 5000
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_a_record_tells_whether_media_are_needed_to_load_it(pipeline: str):
+    for fields in (FULL[pipeline], needed(pipeline)):
+        record, media = dump_request(parse_request({"pipeline": pipeline, "prompt": "a", **fields}, family=FAMILY))
+        assert needs_media(json.loads(json.dumps(record))) == bool(media)
 
 
 def test_what_is_known_of_footage_is_kept_with_it():

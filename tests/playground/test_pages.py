@@ -41,6 +41,7 @@ def test_what_the_browser_has_is_not_sent_again(client: TestClient) -> None:
     tag = client.get("/playground/app.js").headers["etag"]
     again = client.get("/playground/app.js", headers={"if-none-match": f'W/"other", {tag}'})
     assert again.status_code == 304 and again.content == b"" and again.headers["etag"] == tag
+    assert client.get("/playground/app.js", headers={"if-none-match": "*"}).status_code == 304
     assert client.get("/playground/app.js", headers={"if-none-match": '"other"'}).status_code == 200
 
 

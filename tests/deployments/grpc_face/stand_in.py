@@ -5,6 +5,7 @@ import base64
 import json
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -88,18 +89,18 @@ class StandInService:
             raise ForbiddenError(f"this key is not for {scope}")
         return "tenant"
 
-    async def understand(self, body: Body) -> Asked:
+    async def understand(self, body: Body, *, caller: str) -> Asked:
         self._fail_if_told()
         self.bodies.append(body)
         return await asyncio.to_thread(self.wire.read, body)
 
     async def create(self, body: Body, *, caller: str, idempotency_key: str | None = None) -> StandInCreated:
         await asyncio.sleep(self.slow)
-        return self._enqueue(await self.understand(body), body, idempotency_key)
+        return self._enqueue(await self.understand(body, caller=caller), body, idempotency_key)
 
     async def remix(self, video_id: str, body: Body, *, caller: str, idempotency_key: str | None = None) -> StandInCreated:
         source = await self.get(video_id, caller=caller)
-        asked = await self.understand(Body({"seed": source["seed"]} | body.fields, is_json=True))
+        asked = await self.understand(Body({"seed": source["seed"]} | body.fields, is_json=True), caller=caller)
         return self._enqueue(asked, body, idempotency_key, remixed_from_video_id=video_id)
 
     async def edit(self, body: Body, *, caller: str, idempotency_key: str | None = None) -> StandInCreated:
@@ -135,6 +136,12 @@ class StandInService:
         await self.get(video_id, caller=caller)
         del self.videos[video_id]
         return {"id": video_id, "object": "video.deleted", "deleted": True}
+
+    def place(self, caller: str) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def follow(self, video_id: str, *, caller: str) -> AsyncIterator[StandInEvent]:
+        return self.watch(video_id, caller=caller)
 
     async def watch(self, video_id: str, *, caller: str) -> AsyncIterator[StandInEvent]:
         video = await self.get(video_id, caller=caller)
@@ -174,11 +181,11 @@ class StandInService:
         fields, named = dict(body.fields), body.fields.get("video")
         fields.pop("video", None)
         if "video" in body.files:
-            return self._enqueue(await self.understand(Body(fields, is_json=True)), body, key)
+            return self._enqueue(await self.understand(Body(fields, is_json=True), caller=caller), body, key)
         if not isinstance(named, dict) or not isinstance(named.get("id"), str):
             raise InvalidRequestError("video must name a video", field="video")
         await self.get(named["id"], caller=caller)
-        return self._enqueue(await self.understand(Body(fields, is_json=True)), body, key)
+        return self._enqueue(await self.understand(Body(fields, is_json=True), caller=caller), body, key)
 
     def _enqueue(self, asked: Asked, body: Body, key: str | None, **more: Any) -> StandInCreated:
         content = json.dumps([body.fields, sorted(body.files)], sort_keys=True)

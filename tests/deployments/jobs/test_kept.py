@@ -42,6 +42,14 @@ def test_forgotten_steps_are_not_found(kept: KeptSteps) -> None:
     assert set(kept.find("ada", ["a", "b", "c"])) == {"c"} and set(kept.find("eve", ["a"])) == {"a"}
 
 
+def test_locations_that_no_step_is_at_are_told(kept: KeptSteps) -> None:
+    kept.record("ada", "a", "steps/ada/a", 10, {})
+    kept.record("eve", "a", "steps/eve/a", 10, {})
+    kept.forget("eve", ["a"])
+    assert kept.unnamed(["steps/ada/a", "steps/eve/a", "steps/ada/b"]) == {"steps/eve/a", "steps/ada/b"}
+    assert kept.unnamed([]) == set()
+
+
 @pytest.mark.parametrize("prefix", ["videos/1/", "videos/1/2/"])
 def test_a_folder_is_forgotten_with_all_that_is_below_and_nothing_else(kept: KeptSteps, prefix: str) -> None:
     inside, outside = ["videos/1/2/a", "videos/1/2/é"], ["videos/10/a", "videos/1", "Videos/1/2/a", "videos/1%/a", "videos/2/a", "steps/a"]

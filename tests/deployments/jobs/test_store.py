@@ -181,15 +181,6 @@ def test_a_heartbeat_is_no_change(store: JobStore) -> None:
     assert store.changed({job.id: job.version}) == Changes([], set())
 
 
-def test_the_cost_of_what_waits_is_told_by_family(store: JobStore) -> None:
-    create(store, cost=2.0)
-    create(store, cost=3.0, family="ltx2")
-    create(store, cost=4.0, family="ltx2")
-    assert store.queued_cost_by_family() == {"miniature": 2.0, "ltx2": 7.0}
-    claim(store)
-    assert store.queued_cost_by_family() == {"ltx2": 7.0}
-
-
 def test_only_ended_jobs_past_their_time_expire_and_are_purged(store: JobStore, database: Database) -> None:
     waiting, kept, forever, past, failed = (create(store).id for _ in range(5))
     held = {job.id: Claim.of(job) for job in (claim(store) for _ in range(5))}
