@@ -29,6 +29,7 @@ from aiprod_components.errors import (
 from aiprod_components.stages import stages_of
 from deployments.assigning import Assigner
 from deployments.jobs.records import Claim, Job
+from deployments.offered import make_offer
 from deployments.orders import Report
 from deployments.publishing import check_provenance
 from deployments.runner import find_stages
@@ -54,7 +55,7 @@ class Dispatcher:
             check_provenance(args.provenance)
         self._args = args
         self._storage: Storage = open_storage(args)
-        self._families = {family.name: family.make() for family in args.families}
+        self._families = make_offer(args).families
         self._assigner = Assigner(args, self._families, self._storage)
         self._config = DispatcherConfig()
         self._owner = f"{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}"

@@ -13,8 +13,12 @@ from deployments.api.wire import Asked, Wire
 
 
 def list_models(wire: Wire) -> dict[str, Any]:
-    """OpenAI's list of models, with what a client must know to ask: pipelines with their fields, defaults, limits, grid, licence."""
-    return {"object": "list", "data": [_describe_family(family, wire=wire) for family in wire.families.values()]}
+    """OpenAI's list of models, with what a client must know to ask: pipelines with their fields, defaults, limits, grid, licence.
+
+    `unavailable` has those that should be served and cannot be, with the reason.
+    """
+    data = [_describe_family(family, wire=wire) for family in wire.families.values()]
+    return {"object": "list", "data": data, "unavailable": [{"id": name, "reason": fault} for name, fault in wire.faults.items()]}
 
 
 def _describe_family(family: Family, *, wire: Wire) -> dict[str, Any]:

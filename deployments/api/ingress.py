@@ -16,6 +16,7 @@ from deployments.api.grpc import GrpcFace, add_grpc_methods
 from deployments.api.http import Surroundings, health_of, make_app
 from deployments.api.service import Dispatchers, make_service
 from deployments.api.wire import Wire
+from deployments.offered import make_offer
 from deployments.settings import ApiArgs
 from deployments.storage import check_reach, open_storage
 
@@ -31,8 +32,8 @@ class Ingress:
 
     def __init__(self, args: ApiArgs, dispatcher: DeploymentHandle) -> None:
         check_reach(args)
-        self._families = {family.name: family.make() for family in args.families}
-        self._wire = Wire(self._families)
+        self._offer = make_offer(args)
+        self._wire = Wire(self._offer.families, faults=self._offer.faults, default=self._offer.default)
         self._dispatcher, self._keys = dispatcher, args.keys
         self._waking: set[asyncio.Future[None]] = set()
         self._service = make_service(args, self._wire, open_storage(args), Dispatchers(self._wake, self._cancel))
@@ -57,7 +58,7 @@ class Ingress:
 
     async def _applications(self) -> dict[str, str]:
         applications = (await asyncio.to_thread(serve.status)).applications
-        return dict.fromkeys(self._families, "ABSENT") | {name: app.status.value for name, app in applications.items()}
+        return dict.fromkeys(self._offer.names, "ABSENT") | {name: app.status.value for name, app in applications.items()}
 
     async def _health(self) -> dict[str, Any]:
         return health_of(await self._applications())
@@ -65,15 +66,17 @@ class Ingress:
     async def _graph(self) -> dict[str, Any]:
         applications = (await asyncio.to_thread(serve.status)).applications
         activities = await self._activities()
-        return {name: self._describe(name, applications.get(name), activities) for name in self._families}
+        return {name: self._describe(name, applications.get(name), activities) for name in self._offer.names}
 
     def _describe(self, family: str, application: Any, activities: list[dict[str, Any]]) -> dict[str, Any]:
         deployments = {} if application is None else application.deployments
+        if (fault := self._offer.faults.get(family)) is not None:
+            return {"status": _status(application), "stages": [], "fault": fault}
         return {
-            "status": "ABSENT" if application is None else application.status.value,
+            "status": _status(application),
             "stages": [
                 {"name": name, "replicas": _running(deployments.get(name)), **_counts(activities, family, name)}
-                for name in stages_of(self._families[family])
+                for name in stages_of(self._offer.families[family])
             ],
         }
 
@@ -83,6 +86,10 @@ class Ingress:
             return await asyncio.wait_for(self._dispatcher.broadcast("activity").results_async(), 2.0)
         except (RayError, RayServeException, TimeoutError):
             return []
+
+
+def _status(application: Any) -> str:
+    return "ABSENT" if application is None else application.status.value
 
 
 def _running(deployment: Any) -> int:

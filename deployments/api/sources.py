@@ -111,6 +111,7 @@ class Sources:
         return Body(fields, {**body.files, REFERENCE: self._video_of(source)}, body.is_json)
 
     def _asked(self, source: Job, fields: RemixFields, change: Callable[[VideoRequest, Family], VideoRequest]) -> Asked:
+        self._wire.check_fault(source.family)
         if source.family not in self._wire.families:
             raise NotFoundError(f"model {source.family} of video {source.id} is not served any more", field="video")
         family = self._wire.families[source.family]

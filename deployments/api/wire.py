@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 from pydantic_core import from_json
 
-from aiprod_components.errors import AiprodError, InvalidRequestError, UnknownModelError
+from aiprod_components.errors import AiprodError, InvalidRequestError, UnavailableError, UnknownModelError
 from aiprod_components.families.base import Family
 from aiprod_components.pipelines import PIPELINES, choose_pipeline, defaults_of, explain, parse_request, shown
 from aiprod_components.pipelines.base import VideoRequest
@@ -115,10 +115,12 @@ def _with_default(info: FieldInfo, default: Any) -> Any:
 
 
 class Wire:
-    """Reads bodies for the families that are served; the first is the default."""
+    """Reads bodies for the families that are served. `faults` says of others why they are not; `default` (else the first) is meant where
+    a body names none."""
 
-    def __init__(self, families: Mapping[str, Family]) -> None:
-        self.families = families
+    def __init__(self, families: Mapping[str, Family], *, faults: Mapping[str, str] | None = None, default: str | None = None) -> None:
+        self.families, self.faults = families, faults or {}
+        self._default = default or next(iter(families), "")
         self.models = {(family.name, pipeline): wire_model(family, pipeline) for family in families.values() for pipeline in PIPELINES}
         self.schemas = {key: _schema(model, pipeline=PIPELINES[key[1]]) for key, model in self.models.items()}
 
@@ -133,7 +135,7 @@ class Wire:
 
     def _choose(self, body: Body) -> tuple[Family, str]:
         fields = body.fields
-        model, pipeline = fields.get("model", next(iter(self.families))), fields.get("pipeline")
+        model, pipeline = fields.get("model", self._default), fields.get("pipeline")
         if not isinstance(model, str):
             raise InvalidRequestError(
                 f"model must be a string, got {shown(model)}; the models are {', '.join(self.families)}", field="model"
@@ -142,9 +144,15 @@ class Wire:
             raise InvalidRequestError(f"pipeline must be one of {', '.join(PIPELINES)}, or left out; got null", field="pipeline")
         given = {name for name, value in fields.items() if value is not None} | body.files.keys()
         name, pipeline = choose_pipeline(model, named=pipeline, fields=given)
+        self.check_fault(name)
         if name not in self.families:
             raise UnknownModelError(f"model {shown(model)} is not served here; there is {', '.join(self.families)}", field="model")
         return self.families[name], pipeline
+
+    def check_fault(self, name: str) -> None:
+        """Raises UnavailableError for a family that should be served and cannot be."""
+        if name in self.faults:
+            raise UnavailableError(f"model {name} cannot be served now: {self.faults[name]}", field="model")
 
     def _validated(self, body: Body, key: tuple[str, str]) -> VideoFields:
         model = self.models[key]
