@@ -119,6 +119,8 @@ def serve(
     """Run the graph on this machine, reachable from this machine alone, until Ctrl-C."""
     with running_server(config, port=port, grpc_port=grpc_port, host=host) as server:
         faces = server.url if server.grpc is None else f"{server.url}, gRPC at {server.grpc}"
+        for family in server.families:
+            err.print(family, soft_wrap=True, markup=False)
         err.print(f"ready in {server.seconds_to_ready:.0f} s: {faces}")
         try:
             code = server.process.wait()

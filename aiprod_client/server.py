@@ -47,12 +47,16 @@ class ServerError(Exception):
 
 @dataclass(frozen=True)
 class Server:
-    """A graph that is ready; `grpc` is where it speaks gRPC (HOST:PORT), if its config says that it does."""
+    """A graph that is ready; `grpc` is where it speaks gRPC (HOST:PORT), if its config says that it does.
+
+    `families` says of each that is served what it is, and its licence.
+    """
 
     url: str
     grpc: str | None
     seconds_to_ready: float
     process: subprocess.Popen[bytes]
+    families: tuple[str, ...]
 
 
 @contextmanager
@@ -76,6 +80,7 @@ def running_server(
     """
     with tempfile.TemporaryDirectory() as folder, interruptible():
         settings = _config_for(config, host=host, port=port, grpc_port=grpc_port)
+        families = _families_in(settings)
         chosen: int = settings["http_options"]["port"]
         grpc: int | None = settings.get("grpc_options", {}).get("port")
         _check_port(chosen, option="--port")
@@ -87,7 +92,7 @@ def running_server(
         try:
             url = f"http://{LOOPBACK}:{chosen}"
             seconds = _wait_until_ready(url, process=process, patience=patience)
-            yield Server(url, None if grpc is None else f"{LOOPBACK}:{grpc}", seconds, process)
+            yield Server(url, None if grpc is None else f"{LOOPBACK}:{grpc}", seconds, process, families)
         finally:
             _stop(process)
 
@@ -111,6 +116,14 @@ def _config_for(config: Path, *, host: str, port: int | None, grpc_port: int | N
         chosen = grpc_port or (grpc.get("port", DEFAULT_GRPC_PORT) if port is None else free_port())
         settings["grpc_options"] = {**grpc, "port": chosen}
     return settings
+
+
+def _families_in(settings: dict[str, Any]) -> tuple[str, ...]:
+    from deployments.settings import FamilyArgs
+
+    served = [application["args"] for application in settings["applications"] if application["import_path"] == "deployments.graph:family"]
+    families = [FamilyArgs.model_validate(args).make() for args in served]
+    return tuple(f"{family.name}: {family.title}; licence: {family.licence}" for family in families)
 
 
 def _check_port(port: int, *, option: str) -> None:

@@ -6,14 +6,19 @@ import socket
 import stat
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from aiprod_client import Client, server
-from aiprod_client.server import LOOPBACK, ServerError, free_port, running_server
+from aiprod_client import Client, cli, server
+from aiprod_client.server import LOOPBACK, Server, ServerError, free_port, running_server
 from aiprod_components.errors import ConfigError
+from aiprod_components.families import make_family
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "serve_config.yaml"
@@ -93,6 +98,20 @@ def test_the_folder_of_its_videos_is_told_to_the_graph(note: Path, tmp_path: Pat
     with running_server(CONFIG, port=free_port(), data=tmp_path / "videos"):
         pass
     assert note.read_text() == f"ended in order, with its data in {tmp_path / 'videos'}"
+
+
+def test_each_family_is_told_with_its_licence() -> None:
+    family = make_family("miniature")
+    with running_server(CONFIG, port=free_port()) as running:
+        assert running.families == (f"miniature: {family.title}; licence: {family.licence}",)
+
+
+def test_serve_prints_the_licences(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = SimpleNamespace(wait=lambda: 3)
+    running = Server("http://127.0.0.1:8000", None, 1.0, cast(Any, ended), ("ltx2: LTX-2 2.3; licence: its own [terms]",))
+    monkeypatch.setattr(cli, "running_server", lambda *_, **__: nullcontext(running))
+    result = CliRunner().invoke(cli.app, ["serve"])
+    assert result.stderr.splitlines()[:2] == ["ltx2: LTX-2 2.3; licence: its own [terms]", "ready in 1 s: http://127.0.0.1:8000"]
 
 
 def test_an_application_that_cannot_start_ends_the_wait(note: Path, monkeypatch: pytest.MonkeyPatch) -> None:
