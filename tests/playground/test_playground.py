@@ -30,7 +30,9 @@ def ask_for(page: Any, prompt: str, **settings: Any) -> None:
     page.get_by_label("What should happen?").fill(prompt)
     for label, value in settings.items():
         page.locator(f"#field-{label}").fill(str(value))
+    before = page.url
     page.get_by_role("button", name="Create video").click()
+    expect(page).not_to_have_url(before, timeout=WAIT)  # the one that was looked at may have the same prompt
     expect(page.locator(".panel > .prompt")).to_have_text(prompt, timeout=WAIT)
 
 
