@@ -19,6 +19,7 @@ from aiprod_components.errors import UnavailableError, WeightsChangedError
 from aiprod_components.local import best_device
 from aiprod_components.plan import fill
 from aiprod_components.stages import make_stage
+from aiprod_components.stages.base import SharedStage
 from aiprod_components.values import Video
 from deployments.engine import Watched, run_call
 from deployments.envelope import Receipt, Sealed, merge_receipts
@@ -26,6 +27,7 @@ from deployments.finishing import to_the_end
 from deployments.keeping import KeptStep
 from deployments.orders import ForJob, Order, Publish, Published
 from deployments.publishing import publish
+from deployments.ranks import ranks_here
 from deployments.reporting import JobReporter, Reporters
 from deployments.settings import FamilyArgs, StageConfig
 from deployments.shelf import Shelf
@@ -39,7 +41,7 @@ class StageReplica:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=stage)
         made = family.make()
         # Built where it runs: a second thread that computes slows every operation of the first (docs/decisions.md, 25).
-        loaded = self._thread.submit(make_stage, stage, made, device=best_device())
+        loaded = self._thread.submit(make_stage, stage, made, device=best_device(), ranks=ranks_here())
         self._fingerprint = made.fingerprint
         self._stage = loaded.result()
         self._shelf, self._reporters = Shelf(), Reporters(stage)
@@ -104,8 +106,14 @@ class StageReplica:
         await asyncio.wrap_future(self._thread.submit(torch.set_num_threads, config.threads))
 
     async def check_health(self) -> None:
-        if self._failure is not None:
-            raise RuntimeError(f"stage {self._name} is broken: {self._failure}")
+        failure = self._failure or (self._stage.failure if isinstance(self._stage, SharedStage) else None)
+        if failure is not None:
+            raise RuntimeError(f"stage {self._name} is broken: {failure}")
+
+    def __del__(self) -> None:
+        """What Serve calls at the end of a replica: other processes that have a part in the stage end as well."""
+        if isinstance(stage := getattr(self, "_stage", None), SharedStage):
+            stage.close()
 
 
 def _replica_id() -> str:

@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 
+from aiprod_components.errors import ConfigError
 from aiprod_components.families.base import Family
 from aiprod_components.stages.denoiser import Denoiser
 from aiprod_components.stages.prompt_enhancer import PromptEnhancing
+from aiprod_components.stages.ranks import Ranks
 from aiprod_components.stages.refiner import Refiner
 from aiprod_components.stages.text_encoder import TextEncoding
 from aiprod_components.stages.upsampler import Upsampler
@@ -58,9 +60,21 @@ OPTIONAL: dict[str, Callable[[Family], bool]] = {
 ALWAYS: tuple[str, ...] = tuple(stage for stage in STAGES if stage not in OPTIONAL)
 
 
-def make_stage(name: str, family: Family, *, device: torch.device) -> Any:
-    """The family's stage of that name, with its weights loaded. Raises CheckpointError when they cannot be."""
-    return ARCHITECTURES[family.architecture]()[name](family, device=device)
+# Stages whose work several processes can share.
+SHARED: frozenset[tuple[str, str]] = frozenset({("ltx2", "denoiser"), ("ltx2", "refiner")})
+
+
+def make_stage(name: str, family: Family, *, device: torch.device, ranks: Ranks | None = None) -> Any:
+    """The family's stage of that name, with its weights loaded, in this process or in several.
+
+    Raises CheckpointError when they cannot be loaded, ConfigError for `ranks` where a stage works alone.
+    """
+    make = ARCHITECTURES[family.architecture]()[name]
+    if ranks is None:
+        return make(family, device=device)
+    if (family.architecture, name) not in SHARED:
+        raise ConfigError(f"stage {name} of {family.name} works in one process; leave placement_group_bundles out")
+    return make(family, device=device, ranks=ranks)
 
 
 def stages_of(family: Family) -> tuple[str, ...]:

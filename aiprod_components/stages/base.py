@@ -59,6 +59,20 @@ class SteppedStage(Protocol[C, S, R]):
         ...
 
 
+@runtime_checkable
+class SharedStage(Protocol):
+    """A stage that other processes may have a part in."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why it cannot work any more; None: it can."""
+        ...
+
+    def close(self) -> None:
+        """Ends those processes."""
+        ...
+
+
 def run_steps(
     stage: SteppedStage[C, S, R], call: C, progress: Progress, *, watch: Callable[[S, S], None] = lambda before, after: None
 ) -> R:
