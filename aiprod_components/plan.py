@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
-from aiprod_components.values import Footage, LatentGrid, Picture
+from aiprod_components.values import MEDIA, LatentGrid
 
 T = TypeVar("T")
 
@@ -138,7 +138,7 @@ def _as_content(value: Any, identities: Mapping[str, str]) -> Any:
     """What is in a value, as JSON that no other value has: 1, 1.0, "1" and true differ there, and floats are written exactly."""
     if isinstance(value, Ref):
         return {"result of": identities[value.step]}
-    if isinstance(value, Picture | Footage):
+    if isinstance(value, MEDIA):
         return {type(value).__name__: value.digest}
     if isinstance(value, tuple):
         return [_as_content(item, identities) for item in value]
@@ -152,10 +152,10 @@ def _as_content(value: Any, identities: Mapping[str, str]) -> Any:
 
 
 def private(plan: Plan) -> dict[str, bool]:
-    """For each step, whether a picture or video that somebody sent is in it, or in what feeds it."""
+    """For each step, whether a picture, video or sound that somebody sent is in it, or in what feeds it."""
     told: dict[str, bool] = {}
     for step in plan.steps:
-        told[step.name] = any(isinstance(part, Picture | Footage) for part in parts_of(step.call)) or any(told[n] for n in step.inputs)
+        told[step.name] = any(isinstance(part, MEDIA) for part in parts_of(step.call)) or any(told[n] for n in step.inputs)
     return told
 
 

@@ -52,6 +52,10 @@ class LatentGrid:
     def audio_tokens_of(self, video: VideoShape) -> int:
         return round(video.num_frames / video.frame_rate * self.audio_rate)
 
+    def audio_latent(self, frame: int, *, frame_rate: float) -> int:
+        """The audio latent that begins where video frame `frame` does, or nearest to that."""
+        return round(frame / frame_rate * self.audio_rate)
+
     def check(self, video: VideoShape, *, space_multiple: int) -> None:
         """Raises InvalidRequestError, naming the nearest valid value, when `video` is not on the grid."""
         if (video.num_frames - 1) % self.time:
@@ -83,12 +87,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class FootageShape:
-    """The size of a video as it is shown, upright and with square pixels; its length in seconds and its frames per second."""
+    """The size of a video as it is shown, upright and with square pixels; its length in seconds and its frames per second.
+
+    `sound_seconds` is how long its sound is, 0 where it has none.
+    """
 
     width: int
     height: int
     seconds: float
     frame_rate: float
+    sound_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,24 @@ class Footage:
 
     def __repr__(self) -> str:
         return f"Footage({len(self.data)} bytes, sha256 {self.digest[:12]})"
+
+
+@dataclass(frozen=True)
+class Sound:
+    """An encoded sound as it was uploaded; it is known by the hash of its content. `seconds` is what a check found, None before any."""
+
+    data: bytes
+    seconds: float | None = dataclasses.field(default=None, compare=False)
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"Sound({len(self.data)} bytes, sha256 {self.digest[:12]})"
+
+
+MEDIA = (Picture, Footage, Sound)  # what is uploaded
 
 
 @dataclass(frozen=True)
@@ -128,6 +154,13 @@ class Latents:
     video: Float[Tensor, "B C T H W"]
     audio: Float[Tensor, "B A L F"] | None = None
     noise_state: UInt8[Tensor, "N"] | None = None
+
+
+@dataclass(frozen=True)
+class AudioLatents:
+    """Sound alone, as the audio VAE has it."""
+
+    audio: Float[Tensor, "B A L F"]
 
 
 @dataclass(frozen=True)

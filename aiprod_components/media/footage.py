@@ -36,9 +36,15 @@ def footage_check(data: bytes, *, field: str) -> Task:
 def checked_footage(task: Task, answers: Answers) -> Footage:
     """What the sandbox found. Raises InvalidMediaError."""
     match answers.header(task):
-        case {"width": int(width), "height": int(height), "seconds": float(seconds), "frame_rate": float(rate)}:
-            if min(width, height) > 0 and isfinite(seconds) and isfinite(rate):
-                return Footage(task.data, FootageShape(width, height, seconds, rate))
+        case {
+            "width": int(width),
+            "height": int(height),
+            "seconds": float(seconds),
+            "frame_rate": float(rate),
+            "sound_seconds": float(heard),
+        }:
+            if min(width, height) > 0 and isfinite(seconds) and isfinite(rate) and isfinite(heard):
+                return Footage(task.data, FootageShape(width, height, seconds, rate, heard))
         case _:
             pass
     raise lost(task, "a shape that is none")

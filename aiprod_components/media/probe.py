@@ -7,7 +7,7 @@ names is ever opened.
 import io
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from typing import TypeVar, cast
@@ -65,7 +65,7 @@ def survey(data: bytes, *, field: str) -> Shape:
     shown: list[tuple[int, int]] = []  # when, and for how long
     whole, end = 0, Fraction(0)
     with opened(data, field=field) as (container, stream):
-        for packet in _bounded(container.demux(), field=field):
+        for packet in bounded(container.demux(), field=field):
             if packet.pts is not None:
                 end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
             if packet.stream_index == stream.index:
@@ -78,7 +78,7 @@ def survey(data: bytes, *, field: str) -> Shape:
         return _shape_of(stream, frame, sorted(shown), field=field)
 
 
-def _bounded(packets: Iterator[T], *, field: str) -> Iterator[T]:
+def bounded(packets: Iterator[T], *, field: str) -> Iterator[T]:
     for read, packet in enumerate(packets):
         if read == MAX_PACKETS:
             raise InvalidMediaError(f"{field} must have at most {MAX_PACKETS} packets in all; save it again", field=field)
@@ -120,24 +120,30 @@ def matrix_of(frame: VideoFrame) -> tuple[tuple[int, int], tuple[int, int]]:
 @contextmanager
 def opened(data: bytes, *, field: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its stream of pictures, whose header is within the limits. What FFmpeg stumbles over is refused."""
-    reader = _reader(data, field=field)
+    with contained(data, field=field, reader=_reader(data, field=field), codecs=[*CODECS, "libdav1d"]) as container:
+        stream = _stream_of(container, field=field)
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        stream.codec_context.thread_count = 1  # the sandbox has no other
+        yield container, stream
+
+
+@contextmanager
+def contained(data: bytes, *, field: str, reader: str, codecs: Iterable[str]) -> Iterator[InputContainer]:
+    """The container, read by FFmpeg's reader of that name and decoded by these alone. What FFmpeg stumbles over is refused."""
     _check_index(data, field=field)
     # A stream may announce a small picture and hold a large one: FFmpeg then refuses it before it takes the memory.
     limits = {
         "max_pixels": str(MAX_PIXELS),
         "max_streams": str(MAX_STREAMS),
-        "codec_whitelist": ",".join([*CODECS, "libdav1d"]),
-        "format_whitelist": ",".join(READERS),
+        "codec_whitelist": ",".join(codecs),
+        "format_whitelist": reader,
         "protocol_whitelist": "none",
     }
     try:
         with av.open(
             io.BytesIO(data), "r", format=reader, options=limits, metadata_errors="replace", timeout=IO_SECONDS, io_open=_open_nothing
         ) as container:
-            stream = _stream_of(container, field=field)
-            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-            stream.codec_context.thread_count = 1  # the sandbox has no other
-            yield container, stream
+            yield container
     except FFmpegMemoryError as error:  # said of tracks, too
         raise damaged(field, f"it asks for more memory than there is, or for more than {MAX_STREAMS} tracks") from error
     except (FFmpegError, ArithmeticError, ValueError, OSError) as error:
@@ -146,15 +152,20 @@ def opened(data: bytes, *, field: str) -> Iterator[tuple[InputContainer, VideoSt
 
 def _reader(data: bytes, *, field: str) -> str:
     """FFmpeg's name for the container, by the first bytes. FFmpeg itself would also try playlists, scripts and 300 more."""
-    if not data:
-        raise InvalidMediaError(f"{field} is empty; send {ACCEPTED}", field=field)
-    if len(data) > MAX_BYTES:
-        raise InvalidMediaError(f"{field} must be at most {MAX_BYTES} bytes, got {len(data)}; compress it more or cut it", field=field)
+    check_bytes(data, field=field, accepted=ACCEPTED)
     if MP4_START.match(data):
         return READERS[0]
     if data.startswith(MATROSKA_START):
         return READERS[1]
     raise InvalidMediaError(f"{field} is not a video; send {ACCEPTED}", field=field)
+
+
+def check_bytes(data: bytes, *, field: str, accepted: str) -> None:
+    """Raises InvalidMediaError for nothing, and for too much."""
+    if not data:
+        raise InvalidMediaError(f"{field} is empty; send {accepted}", field=field)
+    if len(data) > MAX_BYTES:
+        raise InvalidMediaError(f"{field} must be at most {MAX_BYTES} bytes, got {len(data)}; compress it more or cut it", field=field)
 
 
 def _check_index(data: bytes, *, field: str) -> None:

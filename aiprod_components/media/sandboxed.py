@@ -11,6 +11,7 @@ from typing import Any
 
 from aiprod_components.errors import InvalidMediaError
 from aiprod_components.media.confine import confine
+from aiprod_components.media.hearing import SAMPLE_BYTES, samples, survey_sound, survey_sound_of_video
 from aiprod_components.media.messages import MAX_ERROR, receive, send
 from aiprod_components.media.moments import moments
 from aiprod_components.media.probe import survey
@@ -48,12 +49,27 @@ class Readers:
 
     def check_footage(self, upload: Upload) -> Iterator[Answer]:
         width, height, seconds, frame_rate = survey(upload.data, field=upload.field)
-        yield {"width": width, "height": height, "seconds": seconds, "frame_rate": frame_rate}, b""
+        heard = survey_sound_of_video(upload.data, field=upload.field)
+        yield {"width": width, "height": height, "seconds": seconds, "frame_rate": frame_rate, "sound_seconds": heard}, b""
 
     def read_footage(self, upload: Upload, *, num_frames: int, height: int, width: int, period: str) -> Iterator[Answer]:
         shown = moments(upload.data, field=upload.field, num_frames=num_frames, period=Fraction(period), size=(width, height))
         for picture, times in shown:
             yield {"times": times}, picture.tobytes()
+
+    def check_sound(self, upload: Upload) -> Iterator[Answer]:
+        yield {"seconds": survey_sound(upload.data, field=upload.field)}, b""
+
+    def read_sound(self, upload: Upload) -> Iterator[Answer]:
+        """Frames of samples as they lie, channel by channel or side by side; the end is one of none."""
+        for frame, at in samples(upload.data, field=upload.field):
+            kind, channels = frame.format.packed.name, frame.layout.nb_channels
+            beside = 1 if frame.format.is_planar else channels
+            size = frame.samples * beside * SAMPLE_BYTES[kind]
+            header = {"samples": frame.samples, "kind": kind, "planar": frame.format.is_planar, "rate": frame.sample_rate}
+            payload = b"".join(bytes(plane)[:size] for plane in frame.planes)
+            yield header | {"channels": channels, "layout": frame.layout.name, "at": at}, payload
+        yield {"samples": 0}, b""
 
 
 def serve(*, cpu_seconds: int, memory_bytes: int) -> None:

@@ -10,9 +10,9 @@ from aiprod_components.errors import UnknownModelError
 from aiprod_components.families.base import Family
 from aiprod_components.pipelines import PIPELINES, defaults_of, explain, shown
 from aiprod_components.pipelines.base import VideoRequest
-from aiprod_components.values import Footage, Picture
+from aiprod_components.values import Footage, Picture, Sound
 
-MEDIA: dict[str, type[Picture | Footage]] = {"picture": Picture, "footage": Footage}
+MEDIA: dict[str, type[Picture | Footage | Sound]] = {"picture": Picture, "footage": Footage, "sound": Sound}
 
 
 def dump_request(request: VideoRequest) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -72,5 +72,5 @@ def _stands_for(value: dict[str, Any], kind: str) -> bool:
 
 
 @cache
-def _adapter(medium: type[Picture | Footage]) -> TypeAdapter[Any]:
+def _adapter(medium: type[Picture | Footage | Sound]) -> TypeAdapter[Any]:
     return TypeAdapter(medium)

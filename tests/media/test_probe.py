@@ -106,7 +106,7 @@ def test_an_mp4_of_sound_alone_is_refused(tmp_path: Path):
 
 def test_three_hours_are_refused_without_reading_a_packet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     data = encoded(gray([40] * 11), tmp_path, rate=Fraction(1, 1000))
-    monkeypatch.delattr(probe, "_bounded")
+    monkeypatch.delattr(probe, "bounded")
     assert "must be at most 60 s long, got 11000 s" in refusal(data)
 
 
