@@ -43,8 +43,11 @@ class FamilyArgs(_Strict):
 
     `weights` is a folder (or `random`), absent: the family's own. `loras` is a folder with more LoRAs than are with the weights.
     `prompt_enhancer` is a `transformers` folder with a causal language model, absent: prompts stay as they are. `watermark` marks every
-    frame: "visible", "invisible", or an operator's own as package.module:factory. `variant` (dev, distilled) and `precision` (bfloat16,
-    float32) are for families that know them (ltx2).
+    frame: "visible", "invisible", or an operator's own as package.module:factory.
+
+    For families that know them (ltx2): `variant` (dev, distilled), absent: by the checkpoint; absent, the first of `precision` (bfloat16,
+    float32, float8), `compile` (false, true), `attention` (auto, flash3, xformers, native), `offload` (none, group) and `tiling` of the
+    VAE (auto, always, never).
     """
 
     name: str
@@ -54,6 +57,10 @@ class FamilyArgs(_Strict):
     watermark: str | None = None
     variant: str | None = None
     precision: str | None = None
+    compile: bool | None = None
+    attention: str | None = None
+    offload: str | None = None
+    tiling: str | None = None
 
     def make(self) -> Family:
         """The family. Raises AiprodError when there is none of that name, or none without weights."""

@@ -3,7 +3,7 @@
 The networks are diffusers' and transformers' own (extra `ltx2`), imported when the first of them is loaded.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
@@ -21,6 +21,7 @@ from aiprod_components.families.base import Chaining, Family, Limits, SamplingDe
 from aiprod_components.families.fingerprint import files_in, fingerprint_of, sample_of_file
 from aiprod_components.families.loras import COMPONENTS as LORA_COMPONENTS
 from aiprod_components.families.loras import LoraFile, describe_lora
+from aiprod_components.families.ltx2_fitting import AS_IT_IS, Fitting
 from aiprod_components.families.ltx2_folder import (
     FULL,
     VERSIONS,
@@ -43,7 +44,6 @@ AUDIO_RATE = 25.0  # audio latents per second
 PACKAGES = ("diffusers", "peft", "accelerate")  # of the extra
 VARIANTS = ("dev", "distilled")
 DISTILLED = "distilled"  # the LoRA of that name
-PRECISIONS: dict[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 # Folder -> the class that reads it; a stage loads its own alone.
 NETWORKS = ("text_encoder", "connectors", "transformer", "vae", "audio_vae", "vocoder", "latent_upsampler", "duration_head")
@@ -54,11 +54,11 @@ class LTX2Family(Family):
     """LTX-2 from a diffusers folder, which is `weights`."""
 
     version: Version = VERSIONS["2.3"]
-    precision: str = "bfloat16"
+    fitting: Fitting = AS_IT_IS
 
     @property
     def dtype(self) -> torch.dtype:
-        return PRECISIONS[self.precision]
+        return self.fitting.dtype
 
     @property
     def folder(self) -> Path:
@@ -141,7 +141,7 @@ class LTX2Family(Family):
     @cached_property
     def fingerprint(self) -> str:
         """Of names, sizes, headers and samples of the files: they are too large to be read whole whenever a replica starts."""
-        tables: dict[str, Any] = {"name": self.name, "version": self.version.name, "precision": self.precision}
+        tables: dict[str, Any] = {"name": self.name, "version": self.version.name, "fitting": asdict(self.fitting)}
         tables |= {"is_distilled": self.is_distilled, "watermark": self.watermark}
         files = [
             *files_in("weights", self.folder, *(f"**/*{ending}" for ending in (".safetensors", ".json", ".model"))),
@@ -154,7 +154,7 @@ class LTX2Family(Family):
 COMPONENT_FOLDERS = {"denoiser": "transformer", "refiner": "transformer", "upsampler": "latent_upsampler"}
 
 
-def make_ltx2(*, weights: str | None, variant: str | None = None, precision: str = "bfloat16") -> Family:
+def make_ltx2(*, weights: str | None, variant: str | None = None, fitting: Fitting = AS_IT_IS) -> Family:
     """Raises CheckpointError when the folder is not one that can be served, naming the file at fault and the way out."""
     if weights is None:
         raise CheckpointError("family ltx2 ships no weights: name a diffusers folder of LTX-2 2.0, 2.3 or 2.5 as weights")
@@ -162,8 +162,6 @@ def make_ltx2(*, weights: str | None, variant: str | None = None, precision: str
         raise CheckpointError(f"family ltx2 needs {missing}; install it with: pip install 'aiprod[ltx2]'")
     if variant not in (None, *VARIANTS):
         raise CheckpointError(f"variant {variant!r} of ltx2 is unknown; the variants are {', '.join(VARIANTS)}")
-    if precision not in PRECISIONS:
-        raise CheckpointError(f"precision {precision!r} of ltx2 is unknown; the precisions are {', '.join(PRECISIONS)}")
     folder = Path(weights)
     check_folder(folder)
     version = detect_version(folder)
@@ -173,7 +171,7 @@ def make_ltx2(*, weights: str | None, variant: str | None = None, precision: str
     guidance = _guidance(version, blocks=blocks, is_distilled=variant == "distilled")
     return LTX2Family(
         name="ltx2",
-        title=f"LTX-2 {version.name}, {variant}, {precision}",
+        title=f"LTX-2 {version.name}, {variant}, {fitting.precision}",
         licence=licence_of(folder),
         grid=LatentGrid(time=8, space=32, channels=128, audio_rate=AUDIO_RATE),
         limits=Limits(
@@ -199,7 +197,7 @@ def make_ltx2(*, weights: str | None, variant: str | None = None, precision: str
         antialiases_keyframes=False,
         is_distilled=variant == "distilled",
         version=version,
-        precision=precision,
+        fitting=fitting,
     )
 
 

@@ -26,9 +26,10 @@ from aiprod_components.values import Latents
 class LTX2FlowStage:
     """A stepped stage around LTX-2's transformer."""
 
-    def __init__(self, family: LTX2Family, *, transformer: str, device: torch.device) -> None:
+    def __init__(self, family: LTX2Family, *, transformer: str, device: torch.device, fused: str | None = None) -> None:
+        """`fused` is a LoRA that goes into the weights, for good (None: they are as they are)."""
         self._family, self._device = family, device
-        self._network = JointNetwork(family, transformer, device=device)
+        self._network = JointNetwork(family, transformer, device=device, fused=fused)
         self._normalization = Normalization.of_audio(family, device=device)
 
     def run(self, call: Denoise | Refine, progress: Progress) -> Latents:
@@ -88,9 +89,8 @@ class LTX2Refiner(LTX2FlowStage):
     """A guided checkpoint refines with the distilled LoRA fused in: swapping 8 GB for every request would take longer than the steps."""
 
     def __init__(self, family: LTX2Family, *, device: torch.device) -> None:
-        super().__init__(family, transformer="transformer", device=device)
-        if (lora := family.refiner_lora) is not None:
-            self._network.fuse(lora.name)
+        lora = family.refiner_lora
+        super().__init__(family, transformer="transformer", device=device, fused=None if lora is None else lora.name)
 
 
 class _JointWalk:

@@ -12,6 +12,7 @@ from torch import Tensor
 from aiprod_components.calls import LoraUse, Pass
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.families.ltx2 import LTX2Family
+from aiprod_components.stages.ltx2.fitting import fit_transformer, load_lora
 from aiprod_components.stages.ltx2.flow_state import Held
 from aiprod_components.values import PromptEmbeds, VideoShape
 
@@ -43,11 +44,15 @@ TOGETHER: tuple[tuple[Pass, ...], ...] = (("unconditional", "conditional"), ("pe
 class JointNetwork:
     """The transformer, its LoRAs, and how it is asked."""
 
-    def __init__(self, family: LTX2Family, transformer: str, *, device: torch.device) -> None:
-        self._transformer: Any = family.load(transformer).to(device)
+    def __init__(self, family: LTX2Family, transformer: str, *, device: torch.device, fused: str | None = None) -> None:
+        """`fused` is a LoRA that goes into the weights, for good (None: they are as they are)."""
+        self._transformer: Any = family.load(transformer)
         self._family, self._device = family, device
         self._loaded: set[str] = set()
         self._used: tuple[LoraUse, ...] = ()
+        if fused is not None:
+            self._fuse(fused)
+        self._transformer = fit_transformer(self._transformer, family.fitting, device=device)
 
     def positions(self, video: VideoShape) -> tuple[Float[Tensor, "1 3 S 2"], Float[Tensor, "1 1 L 2"]]:
         """Where the tokens of the grid and of the sound are: seconds and pixels, from and to."""
@@ -110,8 +115,7 @@ class JointNetwork:
             self._transformer.disable_lora()
         self._used = uses
 
-    def fuse(self, name: str) -> None:
-        """A LoRA into the weights, for good."""
+    def _fuse(self, name: str) -> None:
         self._load(name)
         self._transformer.fuse_lora(adapter_names=[name])
         self._transformer.unload_lora()
@@ -127,7 +131,7 @@ class JointNetwork:
             # Knows the names that other trainers give to the same layers.
             factors: Any = LTX2Pipeline.lora_state_dict(str(path.parent), weight_name=path.name, local_files_only=True)
             own = {key: value for key, value in factors.items() if key.startswith("transformer.")}
-            self._transformer.load_lora_adapter(own, adapter_name=name, prefix="transformer")
+            load_lora(self._transformer, own, name=name, fitting=self._family.fitting)
         except (ValueError, KeyError, RuntimeError) as error:
             raise InvalidRequestError(f"lora {name!r} does not belong to {self._family.title}: {error}", field="loras") from error
         self._loaded.add(name)

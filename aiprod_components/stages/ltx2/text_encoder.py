@@ -12,6 +12,7 @@ from torch import Tensor
 from aiprod_components.calls import EncodePrompt
 from aiprod_components.families.ltx2 import LTX2Family
 from aiprod_components.stages.base import Progress
+from aiprod_components.stages.ltx2.fitting import fit_encoder
 from aiprod_components.values import PromptEmbeds
 
 MAX_TOKENS = 1024  # to which every prompt is filled up
@@ -19,7 +20,7 @@ MAX_TOKENS = 1024  # to which every prompt is filled up
 
 class LTX2TextEncoding:
     def __init__(self, family: LTX2Family, *, device: torch.device) -> None:
-        self._encoder: Any = family.load("text_encoder").to(device)
+        self._encoder: Any = fit_encoder(family.load("text_encoder"), family.fitting, device=device)
         self._connectors: Any = family.load("connectors").to(device)
         self._tokenizer = family.tokenizer()
         # Gemma was trained on prompts filled up in front.

@@ -14,6 +14,7 @@ from aiprod_components.families.ltx2 import LTX2Family
 from aiprod_components.media.pictures import read_whole_picture, resized_picture
 from aiprod_components.stages.base import Progress
 from aiprod_components.stages.ltx2.latents import Normalization
+from aiprod_components.stages.ltx2.tiles import decoded_parts, encoded
 from aiprod_components.stages.reference import read_reference
 from aiprod_components.values import Latents
 
@@ -32,7 +33,7 @@ class LTX2VAEEncoder:
             frames = _unit(read_reference(call, progress))
         else:
             frames = self._tail(call)
-        latents = self._vae.encode(frames.to(self._device, self._vae.dtype)).latent_dist.mode()
+        latents = encoded(self._vae, frames.to(self._device, self._vae.dtype), tiling=self._family.fitting.tiling)
         progress.advance(1, 1)
         return Latents(self._normalization.done(latents.float()).cpu())
 
@@ -48,7 +49,7 @@ class LTX2VAEEncoder:
     def _tail(self, call: EncodeTail) -> Float[Tensor, "1 3 T H W"]:
         """Decoding looks back, so the latents before the tail are decoded with it."""
         latents = self._normalization.undone(cast(Latents, call.latents).video.to(self._device)).to(self._vae.dtype)
-        frames = self._vae.decode(latents, None, return_dict=False)[0]
+        frames = torch.cat(list(decoded_parts(self._vae, latents, tiling=self._family.fitting.tiling)), dim=2)
         return frames[:, :, -self._family.grid.frames_in(call.latent_frames) :].clamp(-1, 1)
 
 
