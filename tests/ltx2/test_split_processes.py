@@ -10,7 +10,6 @@ from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 from PIL import Image
 
 from aiprod_components.pipelines import parse_request
-from aiprod_components.stages import stages_of
 from aiprod_components.values import Latents, Picture, PromptEmbeds, Waveform
 from deployments.envelope import Sealed
 from deployments.keeping import KINDS, from_bytes, to_bytes
@@ -68,7 +67,7 @@ def args(folder_of: FolderOf) -> FamilyArgs:
 
 @pytest.fixture(scope="module")
 def processes(args: FamilyArgs) -> Iterator[StageProcesses]:
-    with stage_processes(args, stages_of(args.make())) as started:
+    with stage_processes(args, tuple(NETWORKS)) as started:
         yield started
 
 

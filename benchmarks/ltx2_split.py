@@ -1,0 +1,135 @@
+"""a tiny LTX-2, split into stages and whole -> milliseconds that splitting adds per stage and per hop -> results/ltx2_split.json
+
+python -m benchmarks.ltx2_split [--repeats 9 --megabytes 2 4 8 13]
+
+A tiny model makes ratios meaningless: what is measured is what is added, and that depends on the size of what is handed on, which
+`--megabytes` has as large as LTX-2 has it.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import serve
+
+from aiprod_components.local import LocalStages, run_plan
+from aiprod_components.media.encode import encode_chunks
+from aiprod_components.pipelines import parse_request
+from aiprod_components.plan import Plan
+from aiprod_components.stages import stages_of
+from aiprod_components.values import Waveform
+from benchmarks.big_tensors import deploy, make_plan
+from benchmarks.measuring import RESULTS, ROOT, circumstances, medians
+from deployments.graph import family as build_family
+from deployments.runner import find_stages
+from deployments.runner import run_plan as run_on_serve
+from deployments.settings import FamilyArgs
+from tests.ltx2.folders import make_folder, make_lora
+from tests.ltx2.whole import Shown, TwoStages
+
+RESULT = RESULTS / "ltx2_split.json"
+REQUEST = {"prompt": "a fox runs over snow", "seed": 5, "num_frames": 17, "height": 64, "width": 128}
+# Of the distilled one every step waits for the one before: what a hop costs is not hidden behind other work.
+REQUESTS = {
+    "distilled": {**REQUEST, "pipeline": "distilled"},
+    "ti2vid_two_stages": {**REQUEST, "pipeline": "ti2vid_two_stages", "negative_prompt": "blurry", "num_inference_steps": 4},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[2, 4, 8, 13])
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    torch.set_num_threads(1)  # as Ray gives a stage that asks for one CPU
+    with tempfile.TemporaryDirectory() as folder:
+        weights = make_folder(Path(folder) / "2.3", "2.3")
+        make_lora(Path(folder) / "loras/distilled.safetensors", weights)
+        args = FamilyArgs(name="ltx2", weights=str(weights), loras=str(Path(folder) / "loras"), variant="dev", precision="float32")
+        measured = _measure(args, repeats=options.repeats, sizes=options.megabytes)
+    result = {**circumstances("ray", "torch", "diffusers", "transformers"), "repeats": options.repeats, "threads": 1, **measured}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
+    for name, figures in measured["requests"].items():
+        added = ", ".join(f"{key} {value:.2f}" for key, value in figures["added_milliseconds"].items())
+        sys.stdout.write(f"{name}: {added}; frames are identical: {figures['frames_are_identical']}\n")
+
+
+def _measure(args: FamilyArgs, *, repeats: int, sizes: list[int]) -> dict[str, Any]:
+    family: Any = args.make()
+    stages = LocalStages(family, device=torch.device("cpu"))
+    plans = {name: parse_request(request, family=family).plan(family) for name, request in REQUESTS.items()}
+    wholes = {name: TwoStages(family, distilled=name == "distilled") for name in REQUESTS}
+    os.environ.update({"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
+        addresses: Any = {"_node_ip_address": "127.0.0.1", "_temp_dir": folder}
+        ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, namespace="serve", **addresses)
+        try:
+            serve.start(proxy_location="Disabled")
+            hops = _measure_hops(sizes, repeats=repeats)
+            serve.run(build_family(args), name=family.name, route_prefix=None)
+            handles = find_stages(family.name, stages=stages_of(family))
+            walk = partial(run_on_serve, handles=handles)
+            requests = {name: _compare(plan, name, wholes[name], stages, walk, repeats=repeats) for name, plan in plans.items()}
+            return {"requests": requests, "hops": hops}
+        finally:
+            serve.shutdown()
+            ray.shutdown()
+
+
+def _compare(plan: Plan, name: str, whole: TwoStages, stages: LocalStages, walk: Callable[[Plan], Any], *, repeats: int) -> dict[str, Any]:
+    """The same video by diffusers' pipelines, by the stages one after the other here, and by the stages on Serve, in turns."""
+    (monolith, shown), (here, video), (on_serve, sealed) = medians(
+        lambda: _encoded(whole.run(plan, REQUESTS[name]), plan),
+        lambda: run_plan(plan, stages=stages),
+        lambda: asyncio.run(walk(plan)),
+        repeats=repeats,
+    )
+    steps = len(plan.steps)
+    return {
+        "steps": steps,
+        "monolith_seconds": monolith,
+        "in_process_seconds": here,
+        "on_serve_seconds": on_serve,
+        "stage_seconds_on_serve": {receipt.step: receipt.run_seconds for receipt in sealed.receipts},
+        "added_milliseconds": {
+            "per_stage_in_process": 1000 * (here - monolith) / steps,
+            "per_hop_on_serve": 1000 * (on_serve - here) / steps,
+            "in_all": 1000 * (on_serve - monolith),
+        },
+        "frames_are_identical": shown.frames_digest == video.frames_digest == sealed.open().frames_digest,
+    }
+
+
+def _encoded(shown: Shown, plan: Plan) -> Shown:
+    """As a file too: the stage that decodes also encodes."""
+    video: Any = plan.steps[-1].call
+    shape = (1, video.video.num_frames, video.video.height, video.video.width, 3)
+    pixels = torch.frombuffer(bytearray(shown.frames), dtype=torch.uint8).reshape(shape)
+    encode_chunks([pixels], frame_rate=video.video.frame_rate, sound=Waveform(shown.sound, 48_000))
+    return shown
+
+
+def _measure_hops(sizes: list[int], *, repeats: int) -> list[dict[str, float]]:
+    """From the order to the answer of two stages, of which one hands a tensor on, as large as LTX-2's are."""
+    handles = deploy()
+    found = [
+        (size, medians(lambda size=size: asyncio.run(run_on_serve(make_plan(size), handles=handles)), repeats=repeats))
+        for size in (0, *sizes)
+    ]
+    serve.delete("big_tensors")
+    return [{"megabytes": size, "milliseconds": 1000 * seconds} for size, ((seconds, _),) in found]
+
+
+if __name__ == "__main__":
+    main()
