@@ -20,16 +20,24 @@ from aiprod_components.stages.base import Progress, run_steps
 from aiprod_components.stages.ltx2.flow_state import AUDIO_CHANNELS, JointState, Stream, start_joint
 from aiprod_components.stages.ltx2.latents import Normalization, audio_grid_of, grid_of
 from aiprod_components.stages.ltx2.network import JointNetwork, Predicted, Row
+from aiprod_components.stages.ltx2.shared import SharedNetwork
+from aiprod_components.stages.ranks import Ranks
 from aiprod_components.values import Latents
 
 
 class LTX2FlowStage:
     """A stepped stage around LTX-2's transformer."""
 
-    def __init__(self, family: LTX2Family, *, transformer: str, device: torch.device, fused: str | None = None) -> None:
-        """`fused` is a LoRA that goes into the weights, for good (None: they are as they are)."""
+    def __init__(
+        self, family: LTX2Family, *, transformer: str, device: torch.device, fused: str | None = None, ranks: Ranks | None = None
+    ) -> None:
+        """With `ranks`, other processes compute a share of every video's tokens. `fused` is a LoRA that goes into the weights."""
         self._family, self._device = family, device
-        self._network = JointNetwork(family, transformer, device=device, fused=fused)
+        self._network = (
+            JointNetwork(family, transformer, device=device, fused=fused)
+            if ranks is None
+            else SharedNetwork(family, transformer, device=device, fused=fused, ranks=ranks)
+        )
         self._normalization = Normalization.of_audio(family, device=device)
 
     def run(self, call: Denoise | Refine, progress: Progress) -> Latents:
@@ -75,22 +83,32 @@ class LTX2FlowStage:
             state.noise_state,
         )
 
+    @property
+    def failure(self) -> str | None:
+        """Why it cannot work any more: a rank is lost."""
+        return self._network.failure if isinstance(self._network, SharedNetwork) else None
+
+    def close(self) -> None:
+        """Ends the other ranks."""
+        if isinstance(self._network, SharedNetwork):
+            self._network.close()
+
     def preview(self, before: JointState, after: JointState) -> UInt8[Tensor, "T h w 3"] | None:
         """None: nothing cheap is known that shows these latents."""
         return None
 
 
 class LTX2Denoiser(LTX2FlowStage):
-    def __init__(self, family: LTX2Family, *, device: torch.device) -> None:
-        super().__init__(family, transformer=family.transformer, device=device)
+    def __init__(self, family: LTX2Family, *, device: torch.device, ranks: Ranks | None = None) -> None:
+        super().__init__(family, transformer=family.transformer, device=device, ranks=ranks)
 
 
 class LTX2Refiner(LTX2FlowStage):
     """A guided checkpoint refines with the distilled LoRA fused in: swapping 8 GB for every request would take longer than the steps."""
 
-    def __init__(self, family: LTX2Family, *, device: torch.device) -> None:
+    def __init__(self, family: LTX2Family, *, device: torch.device, ranks: Ranks | None = None) -> None:
         lora = family.refiner_lora
-        super().__init__(family, transformer="transformer", device=device, fused=None if lora is None else lora.name)
+        super().__init__(family, transformer="transformer", device=device, fused=None if lora is None else lora.name, ranks=ranks)
 
 
 class _JointWalk:

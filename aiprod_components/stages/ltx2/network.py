@@ -8,12 +8,14 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from aiprod_components.calls import LoraUse, Pass
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.families.ltx2 import LTX2Family
 from aiprod_components.stages.ltx2.fitting import fit_transformer, load_lora
 from aiprod_components.stages.ltx2.flow_state import Held
+from aiprod_components.stages.ltx2.parallel import share_tokens
 from aiprod_components.values import PromptEmbeds, VideoShape
 
 TIMESTEPS = 1000  # of noise level 1
@@ -53,6 +55,10 @@ class JointNetwork:
         if fused is not None:
             self._fuse(fused)
         self._transformer = fit_transformer(self._transformer, family.fitting, device=device)
+
+    def share(self, group: ProcessGroup) -> None:
+        """From now on every rank of the group must be asked the same. Raises ConfigError when the heads cannot be divided among them."""
+        share_tokens(self._transformer, group)
 
     def positions(self, video: VideoShape) -> tuple[Float[Tensor, "1 3 S 2"], Float[Tensor, "1 1 L 2"]]:
         """Where the tokens of the grid and of the sound are: seconds and pixels, from and to."""
