@@ -6,13 +6,25 @@ prompt, prompts before it --EnhancePrompt--> prompt
 picture --EncodePicture--> latents of one frame: pinned in Denoise and Refine, or a guide beside them
 footage --EncodeFootage--> latents of a reference: a guide beside the latents
 latents --EncodeTail--> latents of a clip's last frames, pinned at the start of the next clip
+sound, footage --EncodeSound--> audio latents, pinned in Denoise and Refine; --ReadSound--> waveform, for DecodeVideo
 """
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from aiprod_components.plan import Call, Input, Ref, Work
-from aiprod_components.values import Footage, LatentGrid, Latents, Picture, PromptEmbeds, Video, VideoShape, Waveform
+from aiprod_components.values import (
+    AudioLatents,
+    Footage,
+    LatentGrid,
+    Latents,
+    Picture,
+    PromptEmbeds,
+    Sound,
+    Video,
+    VideoShape,
+    Waveform,
+)
 
 FLOAT = 4  # bytes of a number in the latents that travel
 EMBED_BYTES = 256 * FLOAT  # of one token of a prompt
@@ -20,6 +32,7 @@ PIXELS_PER_BYTE = 50  # of an mp4, about
 # Measured with the miniature on a CPU core: a token takes 0.17 ms through the denoiser, 0.7 through the VAE, 0.03 through the upsampler.
 VAE_WEIGHT, UPSAMPLER_WEIGHT = 4.0, 0.2
 AUDIO_WEIGHT = 4.0
+AUDIO_LATENT_BYTES = 128 * FLOAT
 SOUND_BYTES = 2 * 48_000 * FLOAT  # of a second, at most
 # An enhanced prompt is not known before it is there: at most so many bytes, written in so many tokens, after an instruction of so many.
 ENHANCED_BYTES, ENHANCED_TOKENS, INSTRUCTION_BYTES = 4000, 512, 2500
@@ -72,11 +85,25 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Pin:
-    """Latents held in place from `frame` on: wholly at strength 1, not at all at 0."""
+    """Latents held in place from `frame` on: wholly at strength 1, not at all at 0.
+
+    `part` are the latent frames that are taken of them, the first and the one behind the last (None: all).
+    """
 
     latents: Input[Latents]
     frame: int
     strength: float
+    part: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class SoundPin:
+    """Sound held in place: of its audio latents those of `part`, from the audio latent `at` on; strength as that of a pin."""
+
+    sound: Input[Latents] | Input[AudioLatents]
+    at: int
+    part: tuple[int, int]
+    strength: float = 1.0
 
 
 # Sampler -> how often it asks the network in a step; the last step, to 0, always asks once.
@@ -202,6 +229,33 @@ class EncodeFootage(Call[Latents]):
 
 
 @dataclass(frozen=True)
+class EncodeSound(Call[AudioLatents]):
+    """What an uploaded sound, or the sound of footage, is while `video` is shown, from second `start` on -> audio latents."""
+
+    stage: ClassVar[str] = "audio_encoder"
+    weight: ClassVar[float] = AUDIO_WEIGHT
+    sound: Sound | Footage
+    start: float
+    video: VideoShape
+
+    def work(self, grid: LatentGrid) -> Work:
+        tokens = grid.audio_tokens_of(self.video)
+        return Work(1, tokens, tokens * AUDIO_LATENT_BYTES)
+
+
+@dataclass(frozen=True)
+class ReadSound(Call[Waveform]):
+    """What an uploaded sound, or the sound of footage, is while `video` is shown: as it is, to be heard."""
+
+    stage: ClassVar[str] = "audio_encoder"
+    sound: Sound | Footage
+    video: VideoShape
+
+    def work(self, grid: LatentGrid) -> Work:
+        return Work(1, grid.audio_tokens_of(self.video), int(self.video.num_frames / self.video.frame_rate * SOUND_BYTES))
+
+
+@dataclass(frozen=True)
 class EncodeTail(Call[Latents]):
     """The last frames of a clip as the beginning of the next: its last `latent_frames` decoded, and encoded as a clip of their own.
 
@@ -231,6 +285,7 @@ class Denoise(Call[Latents]):
     pins: tuple[Pin, ...] = ()
     guides: tuple[Guide, ...] = ()
     loras: tuple[LoraUse, ...] = ()
+    sound_pins: tuple[SoundPin, ...] = ()
 
     def work(self, grid: LatentGrid) -> Work:
         return _sampling_work(grid, self.video, sampling=self.sampling, guides=self.guides)
@@ -262,6 +317,7 @@ class Refine(Call[Latents]):
     pins: tuple[Pin, ...] = ()
     guides: tuple[Guide, ...] = ()
     loras: tuple[LoraUse, ...] = ()
+    sound_pins: tuple[SoundPin, ...] = ()
 
     def work(self, grid: LatentGrid) -> Work:
         return _sampling_work(grid, self.video, sampling=self.sampling, guides=self.guides)
@@ -269,13 +325,13 @@ class Refine(Call[Latents]):
 
 @dataclass(frozen=True)
 class DecodeAudio(Call[Waveform]):
-    """The audio of latents -> sound. Clips that follow each other begin with `overlap` frames of the one before, heard once."""
+    """The audio of latents -> sound. Of clips that follow each other, so many audio latents were `heard` in the one before."""
 
     stage: ClassVar[str] = "audio_decoder"
     weight: ClassVar[float] = AUDIO_WEIGHT
     clips: tuple[Input[Latents], ...]
     video: VideoShape
-    overlap: int = 0
+    heard: tuple[int, ...] = (0,)
 
     def work(self, grid: LatentGrid) -> Work:
         seconds = self.video.num_frames / self.video.frame_rate

@@ -15,6 +15,7 @@ from aiprod_components.calls import (
     EncodeFootage,
     EncodePicture,
     EncodePrompt,
+    EncodeSound,
     EncodeTail,
     EnhancePrompt,
     Guidance,
@@ -22,21 +23,24 @@ from aiprod_components.calls import (
     LoraUse,
     Pin,
     Projection,
+    ReadSound,
     Refine,
     Sampling,
+    SoundPin,
     Upsample,
 )
 from aiprod_components.plan import Call, Plan, PlanBuilder, Ref, Step, Work, identify, private
-from aiprod_components.values import Footage, FootageShape, LatentGrid, Picture, VideoShape
+from aiprod_components.values import MEDIA, Footage, FootageShape, LatentGrid, Picture, Sound, VideoShape
 
 GRID = LatentGrid(time=4, space=16, channels=64)
 VIDEO = VideoShape(33, 128, 64, 16.0)
 GUIDANCE = Guidance(3.0, 0.5, 1.0, (1, 2), Projection(0.25, 1.5, -0.75), (0.1, 0.9), 2.5)
 SAMPLING = Sampling((1.0, 0.5, 0.0), GUIDANCE, 7, "heun", GUIDANCE)
 GIVEN: dict[str, Any] = {
-    "pins": (Pin(Ref("tail"), 4, 0.5),),
+    "pins": (Pin(Ref("tail"), 4, 0.5, (1, 3)),),
     "guides": (Guide(Ref("picture"), VIDEO, 8, 0.75),),
     "loras": (LoraUse("canny", 1.5), LoraUse("distilled", 1.0)),
+    "sound_pins": (SoundPin(Ref("tail"), 4, (1, 3), 0.5),),
 }
 # One of every kind, with something in every field; between them they refer to every step of `SOURCES`.
 SAMPLES: tuple[Call[Any], ...] = (
@@ -44,11 +48,13 @@ SAMPLES: tuple[Call[Any], ...] = (
     EncodePrompt("a ball", "blur"),
     EncodePicture(Picture(b"picture"), 64, 32, antialias=False),
     EncodeFootage(Footage(b"footage"), 24, VIDEO, "canny"),
+    EncodeSound(Sound(b"sound"), 0.5, VIDEO),
+    ReadSound(Footage(b"footage"), VIDEO),
     EncodeTail(Ref("tail"), VIDEO, 3),
     Denoise(Ref("prompt"), VIDEO, SAMPLING, **GIVEN),
     Upsample(Ref("tail"), VIDEO, "upsampler"),
     Refine(Ref("prompt"), Ref("tail"), VIDEO, SAMPLING, **GIVEN),
-    DecodeAudio((Ref("tail"), Ref("picture")), VIDEO, 9),
+    DecodeAudio((Ref("tail"), Ref("picture")), VIDEO, (0, 9)),
     DecodeVideo((Ref("tail"), Ref("picture")), VIDEO, 9, "mp4", Ref("tail")),
 )
 SOURCES: tuple[str, ...] = ("enhanced", "prompt", "picture", "tail", "other")
@@ -84,7 +90,7 @@ def changed(value: Any) -> Iterator[Any]:
     """Everything that differs from `value` in one place."""
     if isinstance(value, Ref):
         yield Ref("other")
-    elif isinstance(value, Picture | Footage):
+    elif isinstance(value, MEDIA):
         yield type(value)(value.data + b"!")
     elif isinstance(value, tuple):
         yield (*value, None)
@@ -124,7 +130,7 @@ def as_called(value: Any, names: dict[str, str]) -> Any:
         return Ref(names[value.step])
     if isinstance(value, tuple):
         return tuple(as_called(item, names) for item in value)
-    if is_dataclass(value) and not isinstance(value, type | Picture | Footage):
+    if is_dataclass(value) and not isinstance(value, (type, *MEDIA)):
         return replace(value, **{field.name: as_called(getattr(value, field.name), names) for field in fields(value)})
     return value
 

@@ -19,6 +19,7 @@ from aiprod_components.calls import (
     Pin,
     Refine,
     Sampling,
+    SoundPin,
     Upsample,
 )
 from aiprod_components.errors import InvalidRequestError
@@ -26,7 +27,7 @@ from aiprod_components.families.base import Family
 from aiprod_components.pipelines.base import MAX_SEED, TEMPORAL, VideoRequest
 from aiprod_components.pipelines.fields import UPSCALES
 from aiprod_components.plan import PlanBuilder, Ref
-from aiprod_components.values import Latents, PromptEmbeds, VideoShape
+from aiprod_components.values import Latents, PromptEmbeds, VideoShape, Waveform
 
 DISTILLED = "distilled"  # the LoRA that a family's few steps need
 
@@ -62,9 +63,11 @@ class Given:
 
     pins: tuple[Pin, ...] = ()
     guides: tuple[Guide, ...] = ()
+    sound_pins: tuple[SoundPin, ...] = ()
 
 
 Giver = Callable[[PlanBuilder, Place], Given]
+SoundGiver = Callable[[PlanBuilder], Ref[Waveform] | None]
 
 
 @dataclass(frozen=True)
@@ -123,19 +126,19 @@ class Recorder:
         self._texts = request.texts(steps, family)
         self._prompts = request.encode_texts(steps, self._texts)
 
-    def one_stage(self, stage1: Stage1) -> None:
-        """Stage 1 at full size, then the video."""
+    def one_stage(self, stage1: Stage1, *, sound: SoundGiver | None = None) -> None:
+        """Stage 1 at full size, then the video. `sound` gives the video's in place of what is decoded of the latents."""
         drafts: list[Ref[Latents]] = []
         for chunk in self._chunks:
             place = Place(chunk, chunk.video)
             given = self._with_tail(place, drafts, stage1.give(self._steps, place), name="draft_tail")
             drafts.append(self._denoise(place, stage1, given))
-        self._finish(drafts, sounds=drafts)
+        self._finish(drafts, sound=sound or self._decoded(drafts))
 
-    def two_stages(self, stage1: Stage1, *, upscale: float, give_again: Giver) -> None:
+    def two_stages(self, stage1: Stage1, *, upscale: float, give_again: Giver, sound: SoundGiver | None = None) -> None:
         """Drafts at half the size (or what `upscale` says), doubled, refined in a few unguided steps, then the video.
 
-        `give_again` is for stage 2.
+        `give_again` is for stage 2; `sound` gives the video's in place of what is decoded of the latents.
         """
         numerator, denominator, network = UPSCALES[upscale]
         self._check_upscale(upscale)
@@ -150,7 +153,7 @@ class Recorder:
             drafts.append(self._denoise(small, stage1, given))
             doubled = self._steps.add(chunk.name("doubled"), Upsample(drafts[-1], chunk.video, network))
             refined.append(self._refine(chunk, unguided[chunk.index], doubled, given_again))
-        self._finish(refined, sounds=drafts if stage1.makes_final_sound else refined)
+        self._finish(refined, sound=sound or self._decoded(drafts if stage1.makes_final_sound else refined))
 
     def _unguided_prompts(self) -> list[Ref[PromptEmbeds]]:
         """As stage 2 reads them, which knows no prompt to steer away from."""
@@ -172,22 +175,38 @@ class Recorder:
     def _denoise(self, place: Place, stage1: Stage1, given: Given) -> Ref[Latents]:
         chunk = place.chunk
         sampling = stage1.sampling(place.video, self._seed(chunk))
-        call = Denoise(self._prompts[chunk.index], place.video, sampling, given.pins, given.guides, stage1.loras)
+        call = Denoise(self._prompts[chunk.index], place.video, sampling, given.pins, given.guides, stage1.loras, given.sound_pins)
         return self._steps.add(chunk.name("draft"), call)
 
     def _refine(self, chunk: Chunk, prompt: Ref[PromptEmbeds], doubled: Ref[Latents], given: Given) -> Ref[Latents]:
         sampling = self._request.refinement(self._family, seed=self._seed(chunk))
         loras = self._request.loras_of("refiner", self._family)
-        call = Refine(prompt, doubled, chunk.video, sampling, given.pins, given.guides, loras)
+        call = Refine(prompt, doubled, chunk.video, sampling, given.pins, given.guides, loras, given.sound_pins)
         return self._steps.add(chunk.name("refined"), call)
 
     def _with_tail(self, place: Place, before: list[Ref[Latents]], given: Given, *, name: str) -> Given:
-        """What is given, and from the second chunk on the last frames of the one before."""
+        """What is given, and from the second chunk on the last frames of the one before and the sound that goes with them."""
         if not before:
             return given
+        length, again = self._heard[place.chunk.index - 1][0], self._heard[place.chunk.index][1]
+        sound = (SoundPin(before[-1], 0, (length - again, length)),) if again else ()
         previous = replace(place.video, num_frames=self._chunks[place.chunk.index - 1].video.num_frames)
         tail = self._steps.add(place.chunk.name(name), EncodeTail(before[-1], previous, self._family.chaining.overlap))
-        return replace(given, pins=(Pin(tail, 0, 1.0), *given.pins))
+        return replace(given, pins=(Pin(tail, 0, 1.0), *given.pins), sound_pins=(*sound, *given.sound_pins))
+
+    @property
+    def _heard(self) -> list[tuple[int, int]]:
+        """For each chunk, its audio latents, and how many of them are heard at the end of the one before.
+
+        Chunks begin at the audio latent next to their first frame, so that what is lost by rounding does not add up.
+        """
+        grid, end = self._family.grid, 0
+        found: list[tuple[int, int]] = []
+        for chunk in self._chunks:
+            start, length = grid.audio_latent(chunk.start, frame_rate=chunk.video.frame_rate), grid.audio_tokens_of(chunk.video)
+            found.append((length, max(end - start, 0)))
+            end = start + length
+        return found
 
     def _seed(self, chunk: Chunk) -> int:
         """Noise of its own for each chunk, which is no other seed's."""
@@ -196,15 +215,19 @@ class Recorder:
         digest = hashlib.sha256(f"{self._request.seed}:{chunk.index}".encode()).digest()
         return int.from_bytes(digest[:8], "little") % (MAX_SEED + 1)
 
-    def _finish(self, clips: list[Ref[Latents]], *, sounds: list[Ref[Latents]]) -> None:
+    def _decoded(self, clips: list[Ref[Latents]]) -> SoundGiver:
+        heard = tuple(again for _, again in self._heard)
+        return lambda steps: steps.add("sound", DecodeAudio(tuple(clips), self._request.video, heard))
+
+    def _finish(self, clips: list[Ref[Latents]], *, sound: SoundGiver) -> None:
         family, video = self._family, self._request.video
         overlap = family.grid.frames_in(family.chaining.overlap) if len(clips) > 1 else 0
         is_heard = family.makes_sound and self._request.output_format == "mp4"
-        sound = self._steps.add("sound", DecodeAudio(tuple(sounds), video, overlap)) if is_heard else None
+        heard = sound(self._steps) if is_heard else None
         if self._request.double_frame_rate:
             clips = [self._doubled(chunk, clip) for chunk, clip in zip(self._chunks, clips, strict=True)]
             video, overlap = _twice_as_fast(video), max(2 * overlap - 1, 0)
-        self._steps.add("video", DecodeVideo(tuple(clips), video, overlap, self._request.output_format, sound))
+        self._steps.add("video", DecodeVideo(tuple(clips), video, overlap, self._request.output_format, heard))
 
     def _doubled(self, chunk: Chunk, clip: Ref[Latents]) -> Ref[Latents]:
         return self._steps.add(chunk.name("twice_as_many"), Upsample(clip, _twice_as_fast(chunk.video), TEMPORAL))

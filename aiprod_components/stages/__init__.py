@@ -23,6 +23,7 @@ STAGES: tuple[str, ...] = (
     "prompt_enhancer",
     "text_encoder",
     "vae_encoder",
+    "audio_encoder",
     "denoiser",
     "upsampler",
     "refiner",
@@ -54,6 +55,7 @@ ARCHITECTURES: dict[str, Callable[[], Stages]] = {"aiprod": lambda: AIPROD_STAGE
 # Stages that a family has only where it names what they need.
 OPTIONAL: dict[str, Callable[[Family], bool]] = {
     "prompt_enhancer": lambda family: family.prompt_enhancer is not None,
+    "audio_encoder": lambda family: family.makes_sound,
     "audio_decoder": lambda family: family.makes_sound,
 }
 # Stages that every family has.

@@ -96,7 +96,8 @@ def start_flow(call: Denoise | Refine, *, grid: LatentGrid, device: torch.device
 
 
 def _placed(pin: Pin, *, grid: LatentGrid) -> tuple[Tensor, int, float]:
-    return cast(Latents, pin.latents).video, grid.latent_frame(pin.frame), pin.strength
+    first, behind = pin.part or (0, None)
+    return cast(Latents, pin.latents).video[:, :, first:behind], grid.latent_frame(pin.frame), pin.strength
 
 
 def _beside(guides: tuple[Guide, ...], *, video: VideoShape, grid: LatentGrid) -> Appended:

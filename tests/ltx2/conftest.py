@@ -4,10 +4,13 @@ import json
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from aiprod_components.families import make_family
+from aiprod_components.families.ltx2 import LTX2Family
+from tests.ltx2.desk import Desk
 from tests.ltx2.folders import make_folder, make_lora
 
 # Beside each folder; what the file beside each says of it.
@@ -35,3 +38,16 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> FolderOf:
         return made
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def desk(folder_of: FolderOf) -> Callable[..., Desk]:
+    """`desk("2.3")`: in float32, with its LoRAs."""
+
+    @cache
+    def made(version: str, **options: Any) -> Desk:
+        folder = folder_of(version)
+        family = make_family("ltx2", weights=str(folder), loras=str(folder.parent / "loras"), precision="float32", **options)
+        return Desk(cast(LTX2Family, family))
+
+    return made

@@ -18,14 +18,13 @@ class LTX2AudioDecoder:
 
     @torch.inference_mode()
     def run(self, call: DecodeAudio, progress: Progress) -> Waveform:
-        """Of clips that follow each other, what was heard in the one before is left out."""
-        rate = int(self._vocoder.config.output_sampling_rate)
-        heard = round(call.overlap / call.video.frame_rate * rate)
-        clips = [self._decode(cast(Latents, clip)) for clip in call.clips]
+        """Clips that follow each other are decoded as one, so that nothing is heard where they meet."""
+        clips = [self._audio(cast(Latents, clip))[:, :, heard:] for clip, heard in zip(call.clips, call.heard, strict=True)]
+        spectrogram = self._vae.decode(torch.cat(clips, dim=2), return_dict=False)[0]
+        samples = self._vocoder(spectrogram.float()).float().cpu()
         progress.advance(1, 1)
-        return Waveform(torch.cat([clips[0], *(clip[:, :, heard:] for clip in clips[1:])], dim=2), rate)
+        return Waveform(samples, int(self._vocoder.config.output_sampling_rate))
 
-    def _decode(self, latents: Latents) -> torch.Tensor:
+    def _audio(self, latents: Latents) -> torch.Tensor:
         assert latents.audio is not None, "this family's latents have sound"
-        spectrogram = self._vae.decode(latents.audio.to(self._device, self._vae.dtype), return_dict=False)[0]
-        return self._vocoder(spectrogram.float()).float().cpu()
+        return latents.audio.to(self._device, self._vae.dtype)

@@ -59,7 +59,7 @@ class LTX2FlowStage:
     @torch.inference_mode()
     def step(self, states: Sequence[JointState]) -> list[JointState]:
         """One sampler step for every state. Raises ValueError unless all have one video shape, as much held, and the same LoRAs."""
-        if len({(state.video, state.positions.shape, state.held is None, state.loras) for state in states}) != 1:
+        if len({(state.video, state.positions.shape, state.held is None, state.held_sound is None, state.loras) for state in states}) != 1:
             raise ValueError("states of one step must have one video shape, as many guide tokens, and the same LoRAs")
         self._network.use_loras(states[0].loras)
         walks = [_JointWalk(state) for state in states]
@@ -138,6 +138,7 @@ class _JointWalk:
                 sound=sound.x,
                 sigma=pictures.sigma,
                 held=self._state.held,
+                held_sound=self._state.held_sound,
                 prompt_embeds=self._state.prompt_embeds,
                 positions=self._state.positions,
                 audio_positions=self._state.audio_positions,
@@ -171,6 +172,6 @@ class _JointWalk:
         guided = combine(guidance, denoised, momentum=stream.momentum)
         self._momenta[part] = guided.momentum
         clean: Any = guided.denoised
-        if part == 0 and (held := self._state.held) is not None:
+        if (held := (self._state.held, self._state.held_sound)[part]) is not None:
             clean = clean * (1 - held.strength) + held.clean * held.strength
         return (x - clean) / sigma

@@ -13,10 +13,10 @@ from einops import repeat
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from aiprod_components.calls import Denoise, Guide, LoraUse, Refine, Sampling
+from aiprod_components.calls import Denoise, Guide, LoraUse, Refine, Sampling, SoundPin
 from aiprod_components.diffusion.samplers import SAMPLERS, Memory, Step
 from aiprod_components.stages.ltx2.latents import Normalization, audio_tokens_of, tokens_of
-from aiprod_components.values import LatentGrid, Latents, PromptEmbeds, VideoShape
+from aiprod_components.values import AudioLatents, LatentGrid, Latents, PromptEmbeds, VideoShape
 
 AUDIO_CHANNELS, AUDIO_BINS = 8, 16  # of audio latents
 
@@ -51,7 +51,7 @@ class Held:
 
 @dataclass(frozen=True)
 class JointState:
-    """One request between two steps. `held` is None where nothing is; `guides` are the tokens behind those of the grid.
+    """One request between two steps. `held` and `held_sound` are None where nothing is; guides are the tokens behind those of the grid.
 
     `positions` are where tokens are, in seconds and pixels, from and to.
     """
@@ -62,6 +62,7 @@ class JointState:
     sampling: Sampling
     prompt_embeds: PromptEmbeds
     held: Held | None
+    held_sound: Held | None
     positions: Float[Tensor, "1 3 S 2"]
     audio_positions: Float[Tensor, "1 1 L 2"]
     video: VideoShape
@@ -99,11 +100,14 @@ def start_joint(
     placed, held = _placed(call, grid=grid, draft=draft)
     sigma = call.sampling.sigmas[0]
     x = _noised(placed, held, sigma, generator=generator, on_grid=grid.shape_of(call.video) if _draws_on_grid(call) else None)
+    held_sound = _held_sound(call.sound_pins, length=grid.audio_tokens_of(call.video), normalization=normalization)
     if draft is None or draft.audio is None:
         sound = _noise_of_sound(grid.audio_tokens_of(call.video), generator=generator, on_grid=_draws_on_grid(call))
     else:
         clean = normalization.done(audio_tokens_of(draft.audio))
         sound = (sigma * _draw(clean.shape, generator, dtype=clean.dtype) + (1 - sigma) * clean).float()
+    if held_sound is not None:
+        sound = held_sound.clean * held_sound.strength + sound * (1 - held_sound.strength)
     coordinates = torch.cat([positions, *(guide_positions(guide, video=call.video, grid=grid).to(device) for guide in call.guides)], dim=2)
     return JointState(
         pictures=Stream(x.to(device)),
@@ -111,7 +115,8 @@ def start_joint(
         done=0,
         sampling=call.sampling,
         prompt_embeds=moved(cast(PromptEmbeds, call.prompt_embeds), device),
-        held=None if held is None else Held(held.strength.to(device), held.clean.to(device)),
+        held=_on(held, device),
+        held_sound=_on(held_sound, device),
         positions=coordinates,
         audio_positions=audio_positions,
         video=call.video,
@@ -142,7 +147,8 @@ def _placed(call: Denoise | Refine, *, grid: LatentGrid, draft: Latents | None) 
     clean, strength = torch.zeros_like(tokens), torch.zeros_like(tokens[:, :, :1])
     frame = latents.shape[3] * latents.shape[4]
     for pin in call.pins:
-        pinned = tokens_of(cast(Latents, pin.latents).video).to(tokens.dtype)
+        first, behind = pin.part or (0, None)
+        pinned = tokens_of(cast(Latents, pin.latents).video[:, :, first:behind]).to(tokens.dtype)
         start = grid.latent_frame(pin.frame) * frame
         span = slice(start, start + pinned.shape[1])
         tokens[:, span], clean[:, span], strength[:, span] = pinned, pinned, pin.strength
@@ -152,6 +158,24 @@ def _placed(call: Denoise | Refine, *, grid: LatentGrid, draft: Latents | None) 
         clean[:, span], strength[:, span] = values, guide.strength
         behind += values.shape[1]
     return tokens, Held(strength, clean)
+
+
+def _held_sound(pins: tuple[SoundPin, ...], *, length: int, normalization: Normalization) -> Held | None:
+    """Sound that is held at a strength is as noisy as what is left of it, like the pictures."""
+    if not pins:
+        return None
+    strength, clean = torch.zeros(1, length, 1), torch.zeros(1, length, AUDIO_CHANNELS * AUDIO_BINS)
+    for pin in pins:
+        audio = cast(Latents | AudioLatents, pin.sound).audio
+        assert audio is not None, "what is held has sound"
+        pinned = normalization.done(audio_tokens_of(audio.float()[:, :, slice(*pin.part)]))
+        span = slice(pin.at, pin.at + pinned.shape[1])
+        strength[:, span], clean[:, span] = pin.strength, pinned
+    return Held(strength, clean)
+
+
+def _on(held: Held | None, device: torch.device) -> Held | None:
+    return None if held is None else Held(held.strength.to(device), held.clean.to(device))
 
 
 def _noised(

@@ -32,6 +32,7 @@ class Row:
     sound: Float[Tensor, "1 L D"]
     sigma: Float[Tensor, ""]
     held: Held | None
+    held_sound: Held | None
     prompt_embeds: PromptEmbeds
     positions: Float[Tensor, "1 3 S 2"]
     audio_positions: Float[Tensor, "1 1 L 2"]
@@ -89,9 +90,10 @@ class JointNetwork:
             audio_hidden_states=_batch([row.sound for row in rows]).to(dtype),
             encoder_hidden_states=torch.cat([embeds for embeds, _, _ in prompts]),
             audio_encoder_hidden_states=torch.cat([embeds for _, embeds, _ in prompts]),
-            timestep=_of_tokens(timestep, rows),
-            audio_timestep=timestep,
+            timestep=_of_tokens(timestep, [row.held for row in rows]),
+            audio_timestep=_of_tokens(timestep, [row.held_sound for row in rows]),
             sigma=timestep,
+            audio_sigma=_of_freest(timestep, [row.held_sound for row in rows]),
             encoder_attention_mask=mask,
             audio_encoder_attention_mask=mask,
             num_frames=frames,
@@ -160,9 +162,14 @@ def _prompt(row: Row) -> tuple[Tensor, Tensor, Tensor]:
     return embeds, audio_embeds, mask
 
 
-def _of_tokens(timestep: Float[Tensor, "B"], rows: list[Row]) -> Tensor:
+def _of_tokens(timestep: Float[Tensor, "B"], held: list[Held | None]) -> Tensor:
     """Of every token where some are held, which are as much less noisy; else of the whole."""
-    if rows[0].held is None:
+    if held[0] is None:
         return timestep
-    held = torch.cat([row.held.strength for row in rows if row.held is not None])
-    return rearrange(timestep, "b -> b 1") * (1 - rearrange(held, "b s 1 -> b s"))
+    strength = torch.cat([each.strength for each in held if each is not None])
+    return rearrange(timestep, "b -> b 1") * (1 - rearrange(strength, "b s 1 -> b s"))
+
+
+def _of_freest(timestep: Float[Tensor, "B"], held: list[Held | None]) -> Float[Tensor, "B"]:
+    """Of the whole: that of its noisiest token, so 0 where all is held."""
+    return timestep if held[0] is None else _of_tokens(timestep, held).amax(dim=1)
