@@ -19,8 +19,8 @@ _TYPED = {field.name for field in pb.CreateVideoRequest.DESCRIPTOR.fields} - {"s
 
 def ask_for(prompt: str, settings: VideoSettings = VideoSettings()) -> pb.CreateVideoRequest:
     """The message that asks for this video."""
-    sent = {"input_reference": settings.image, "reference_video": settings.reference_video}
-    body = replace(settings, image=None, reference_video=None).body(prompt)
+    sent = {"input_reference": settings.image, "reference_video": settings.reference_video, "sound": settings.sound}
+    body = replace(settings, image=None, reference_video=None, sound=None).body(prompt)
     request = pb.CreateVideoRequest(**{name: value for name, value in body.items() if name in _TYPED})
     request.settings.update({name: value for name, value in body.items() if name not in _TYPED})
     for name, data in sent.items():

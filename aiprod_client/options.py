@@ -23,6 +23,7 @@ OPTIONS: dict[str, Any] = {
     ],
     "reference_video": Annotated[Path | None, typer.Option(help="A video (mp4, mov, webm) whose edges the video follows.")],
     "reference_strength": Annotated[float | None, typer.Option(help="How closely: above 0, at most 1.")],
+    "sound": Annotated[Path | None, typer.Option(help="A sound (wav, mp3, aac, flac, mp4, webm) that the pictures go with.")],
     "loras": Annotated[
         list[str] | None, typer.Option("--lora", metavar="NAME[=SCALE]", help="A LoRA of the family, and its scale; repeat it.")
     ],
@@ -51,7 +52,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def collect(**arguments: Any) -> None:
         chosen: dict[str, Any] = {name: arguments.pop(name) for name in OPTIONS}
-        chosen |= {name: _read(chosen[name], field=name) for name in ("image", "reference_video")}
+        chosen |= {name: _read(chosen[name], field=name) for name in ("image", "reference_video", "sound")}
         chosen["keyframes"] = tuple(map(_keyframe, chosen["keyframes"] or []))
         chosen["loras"] = _once(map(_lora, chosen["loras"] or []), option="--lora")
         chosen["more"] = _once(map(_other, chosen["more"] or []), option="--set")

@@ -23,7 +23,7 @@ class VideoSettings:
     """The settings of a video, as the API names them; what is None is the model family's default.
 
     `model` is a family or `family/pipeline`, `size` is `WIDTHxHEIGHT`, `image` the picture that the video begins with, `reference_video`
-    the video that it follows, `loras` are scales by name. `more` holds any other field of the API by its name.
+    the video that it follows, `sound` what is heard in it, `loras` are scales by name. `more` holds any other field of the API by its name.
     """
 
     model: str | None = None
@@ -40,6 +40,7 @@ class VideoSettings:
     keyframes: tuple[Keyframe, ...] = ()
     reference_video: bytes | None = None
     reference_strength: float | None = None
+    sound: bytes | None = None
     loras: Mapping[str, float] = field(default_factory=dict[str, float])
     output_format: str | None = None
     more: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -52,6 +53,8 @@ class VideoSettings:
             body["input_reference"] = {"image_url": _data_url(self.image, otherwise="application/octet-stream")}
         if self.reference_video is not None:
             body["reference_video"] = {"video_url": _data_url(self.reference_video, otherwise="video/mp4")}
+        if self.sound is not None:
+            body["sound"] = {"audio_url": _data_url(self.sound, otherwise="application/octet-stream")}
         if self.keyframes:
             body["keyframes"] = [_keyframe(keyframe) for keyframe in self.keyframes]
         if self.loras:
@@ -63,7 +66,7 @@ class VideoSettings:
 
 def _plain_fields() -> list[str]:
     """Those that stand in the body as they are."""
-    return [f.name for f in fields(VideoSettings) if f.name not in ("image", "keyframes", "reference_video", "loras", "more")]
+    return [f.name for f in fields(VideoSettings) if f.name not in ("image", "keyframes", "reference_video", "sound", "loras", "more")]
 
 
 def _keyframe(keyframe: Keyframe) -> dict[str, Any]:

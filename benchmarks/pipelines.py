@@ -17,7 +17,7 @@ from aiprod_components.families.base import Family
 from aiprod_components.local import LocalStages, best_device, run_plan
 from aiprod_components.media.encode import encode_mp4
 from aiprod_components.miniature.world import Scene, Thing
-from aiprod_components.pipelines import PIPELINES, parse_request
+from aiprod_components.pipelines import parse_request, pipelines_of
 from aiprod_components.plan import Plan
 from aiprod_components.training.dataset import FRAME_RATE, clips_of
 from aiprod_components.training.quality import NUM_FRAMES, SIZE, png
@@ -57,11 +57,13 @@ def plans_of(family: Family) -> dict[str, Plan]:
     """The same scene by every pipeline, each with what it needs of it."""
     truth = clips_of([SCENE], num_frames=NUM_FRAMES, size=SIZE)
     pictures = [{"picture": Picture(png(truth[0, frame])), "frame": frame} for frame in (0, NUM_FRAMES - 1)]
+    footage = Footage(encode_mp4(Frames(truth, FRAME_RATE)))
     needed: dict[str, dict[str, Any]] = {
-        "ic_lora": {"reference_video": {"footage": Footage(encode_mp4(Frames(truth, FRAME_RATE)))}},
+        "ic_lora": {"reference_video": {"footage": footage}},
+        "retake": {"reference_video": {"footage": footage}, "from_seconds": 0.5, "to_seconds": 1.5},
         "keyframe_interpolation": {"keyframes": pictures},
     }
-    records = {name: {"pipeline": name, "prompt": PROMPT, "seed": 1, **needed.get(name, {})} for name in PIPELINES}
+    records = {name: {"pipeline": name, "prompt": PROMPT, "seed": 1, **needed.get(name, {})} for name in pipelines_of(family)}
     return {name: parse_request(record, family=family).plan(family) for name, record in records.items()}
 
 

@@ -11,6 +11,7 @@ from aiprod_components.media.encode import encode_mp4
 from aiprod_components.values import Footage, Frames, Picture
 
 NUM_FRAMES, SIDE = 9, 64
+SPAN = {"from_seconds": 0.0, "to_seconds": 0.25}  # of those frames, which is what a retake makes anew
 FIXED_STEPS = ("distilled", "ic_lora")
 
 
@@ -40,6 +41,7 @@ def needed_by(pipeline: str) -> dict[str, Any]:
     """What a pipeline cannot do without, in a client's words."""
     needed: dict[str, dict[str, Any]] = {
         "ic_lora": {"reference_video": video_url(footage())},
+        "retake": {"reference_video": video_url(footage()), **SPAN},
         "keyframe_interpolation": {"keyframes": [{"frame": frame, **image_url(picture())} for frame in (0, NUM_FRAMES - 1)]},
     }
     return needed.get(pipeline, {})
@@ -49,6 +51,7 @@ def needed_in_process(pipeline: str) -> dict[str, Any]:
     """The same as a request's own fields."""
     needed: dict[str, dict[str, Any]] = {
         "ic_lora": {"reference_video": {"footage": Footage(footage())}},
+        "retake": {"reference_video": {"footage": Footage(footage())}, **SPAN},
         "keyframe_interpolation": {"keyframes": [{"frame": frame, "picture": Picture(picture())} for frame in (0, NUM_FRAMES - 1)]},
     }
     return needed.get(pipeline, {})

@@ -41,13 +41,19 @@ def survey_sound(data: bytes, *, field: str) -> float:
     with _listened(data, field=field) as (container, stream):
         if stream is None:
             raise InvalidMediaError(f"{field} has no sound in it; send {ACCEPTED_SOUND} with some", field=field)
-        return _length(container, stream, field=field)
+        seconds = _length(container, stream, field=field)
+        if seconds > MAX_SECONDS:
+            raise InvalidMediaError(f"{field} must be at most {MAX_SECONDS} s long, got {seconds:.0f} s; cut it", field=field)
+        return seconds
 
 
 def survey_sound_of_video(data: bytes, *, field: str) -> float:
-    """Seconds of the sound beside the pictures; 0 where there is none that can be read."""
-    with _listened(data, field=field) as (container, stream):
-        return 0.0 if stream is None else _length(container, stream, field=field)
+    """Seconds of the sound beside the pictures; 0 where there is none that can be read: a video needs none."""
+    try:
+        with _listened(data, field=field) as (container, stream):
+            return 0.0 if stream is None else _length(container, stream, field=field)
+    except InvalidMediaError:
+        return 0.0
 
 
 def samples(data: bytes, *, field: str) -> Iterator[tuple[AudioFrame, float]]:
@@ -85,7 +91,9 @@ def _listened(data: bytes, *, field: str) -> Iterator[tuple[InputContainer, Audi
     reader = next((name for start, name in STARTS if start.match(data)), None)
     if reader is None:
         raise InvalidMediaError(f"{field} is not a sound; send {ACCEPTED_SOUND}", field=field)
-    with contained(data, field=field, reader=reader, codecs=[*SOUND_CODECS, *PCM_CODECS]) as container:
+    with contained(
+        data, field=field, reader=reader, readers=[name for _, name in STARTS], codecs=[*SOUND_CODECS, *PCM_CODECS]
+    ) as container:
         stream = next((each for each in container.streams.audio if _is_known(each)), None)
         if stream is not None:
             stream.codec_context.thread_count = 1  # the sandbox has no other
@@ -109,9 +117,7 @@ def _length(container: InputContainer, stream: AudioStream, *, field: str) -> fl
     if first is None or begin is None:
         raise damaged(field, "no sound of it can be decoded")
     _check_frame(first, field=field)
-    if (seconds := float(end - max(begin, Fraction(0)))) > MAX_SECONDS:
-        raise InvalidMediaError(f"{field} must be at most {MAX_SECONDS} s long, got {seconds:.0f} s; cut it", field=field)
-    return seconds
+    return float(end - max(begin, Fraction(0)))
 
 
 def _check_frame(frame: AudioFrame, *, field: str) -> None:

@@ -120,7 +120,7 @@ def matrix_of(frame: VideoFrame) -> tuple[tuple[int, int], tuple[int, int]]:
 @contextmanager
 def opened(data: bytes, *, field: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """The container and its stream of pictures, whose header is within the limits. What FFmpeg stumbles over is refused."""
-    with contained(data, field=field, reader=_reader(data, field=field), codecs=[*CODECS, "libdav1d"]) as container:
+    with contained(data, field=field, reader=_reader(data, field=field), readers=READERS, codecs=[*CODECS, "libdav1d"]) as container:
         stream = _stream_of(container, field=field)
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
         stream.codec_context.thread_count = 1  # the sandbox has no other
@@ -128,15 +128,18 @@ def opened(data: bytes, *, field: str) -> Iterator[tuple[InputContainer, VideoSt
 
 
 @contextmanager
-def contained(data: bytes, *, field: str, reader: str, codecs: Iterable[str]) -> Iterator[InputContainer]:
-    """The container, read by FFmpeg's reader of that name and decoded by these alone. What FFmpeg stumbles over is refused."""
+def contained(data: bytes, *, field: str, reader: str | None, readers: Iterable[str], codecs: Iterable[str]) -> Iterator[InputContainer]:
+    """The container, read by FFmpeg's reader of that name (None: that it finds), and whatever is in it by these readers and codecs alone.
+
+    What FFmpeg stumbles over is refused.
+    """
     _check_index(data, field=field)
     # A stream may announce a small picture and hold a large one: FFmpeg then refuses it before it takes the memory.
     limits = {
         "max_pixels": str(MAX_PIXELS),
         "max_streams": str(MAX_STREAMS),
         "codec_whitelist": ",".join(codecs),
-        "format_whitelist": reader,
+        "format_whitelist": ",".join(readers),
         "protocol_whitelist": "none",
     }
     try:

@@ -7,11 +7,13 @@ from pydantic import ValidationError
 
 from aiprod_components.errors import InvalidRequestError, UnknownModelError
 from aiprod_components.families.base import Family
+from aiprod_components.pipelines.audio_to_video import AudioToVideo
 from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.pipelines.distilled import Distilled
 from aiprod_components.pipelines.fields import AudioGuidance
 from aiprod_components.pipelines.ic_lora import ICLora
 from aiprod_components.pipelines.keyframe_interpolation import KeyframeInterpolation
+from aiprod_components.pipelines.retake import Retake
 from aiprod_components.pipelines.ti2vid_one_stage import TI2VidOneStage
 from aiprod_components.pipelines.ti2vid_two_stages import TI2VidTwoStages
 
@@ -21,10 +23,22 @@ PIPELINES: dict[str, type[VideoRequest]] = {
     "distilled": Distilled,
     "ic_lora": ICLora,
     "keyframe_interpolation": KeyframeInterpolation,
+    "retake": Retake,
+    "audio_to_video": AudioToVideo,
 }
 DEFAULT_PIPELINE = "ti2vid_two_stages"
 # Field -> the pipeline that a request means which has it and names none; the first that is there decides.
-MEANT_BY: dict[str, str] = {"reference_video": "ic_lora", "keyframes": "keyframe_interpolation"}
+MEANT_BY: dict[str, str] = {
+    "sound": "audio_to_video",
+    "from_seconds": "retake",
+    "reference_video": "ic_lora",
+    "keyframes": "keyframe_interpolation",
+}
+
+
+def pipelines_of(family: Family) -> dict[str, type[VideoRequest]]:
+    """Those that a family can make."""
+    return {name: request for name, request in PIPELINES.items() if family.makes_sound or not request.needs_sound}
 
 
 def defaults_of(family: Family) -> dict[str, Any]:
@@ -71,6 +85,7 @@ def parse_request(record: dict[str, Any], *, family: Family) -> VideoRequest:
     if "sigmas" in known and record.get("sigmas") is not None and (idle := record.keys() & {"num_inference_steps", "scheduler"}):
         raise InvalidRequestError(f"sigmas are the steps, so {min(idle)} says nothing; leave one of them out", field="sigmas")
     defaults = {field: value for field, value in defaults_of(family).items() if field in known}
+    defaults |= PIPELINES[name].usual(record, family)
     if family.is_distilled and "sigmas" in known and not record.keys() & {"num_inference_steps", "scheduler"}:
         defaults["sigmas"] = family.sampling.distilled_sigmas
     try:

@@ -2,9 +2,9 @@
 
 import random
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,6 +28,7 @@ class VideoRequest(BaseModel, frozen=True):
     """What the user asks for. A pipeline adds its name, its own fields and `record`; `parse_request` fills in a family's defaults."""
 
     model_config = ConfigDict(extra="forbid")
+    needs_sound: ClassVar[bool] = False  # only a family that makes sound can make it
 
     pipeline: str
     prompt: Prompt = Field(description="What the video shows, in any language.")
@@ -71,8 +72,23 @@ class VideoRequest(BaseModel, frozen=True):
     def record(self, steps: PlanBuilder, family: Family) -> None:
         """Adds the pipeline's calls; the last one yields the video."""
 
+    @classmethod
+    def usual(cls, record: Mapping[str, Any], family: Family) -> dict[str, Any]:
+        """Defaults that depend on what was said, in place of the family's."""
+        return {}
+
+    @classmethod
+    def check_family(cls, family: Family) -> None:
+        """Raises InvalidRequestError for a family that can make none of these, whatever is asked."""
+        if cls.needs_sound and not family.makes_sound:
+            name = cls.model_fields["pipeline"].default
+            raise InvalidRequestError(
+                f"pipeline {name} is for families with sound, and {family.name} has none; name another model", field="pipeline"
+            )
+
     def plan(self, family: Family) -> Plan:
         """The request as calls. Pure; raises InvalidRequestError when the family cannot make it."""
+        self.check_family(family)
         family.limits.check(self.video)
         family.grid.check(self.video, space_multiple=self.space_multiple * family.grid.space)
         self.check(family)

@@ -20,7 +20,7 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from aiprod_components.calls import Guidance
-from aiprod_components.values import Footage, Picture
+from aiprod_components.values import Footage, Picture, Sound
 
 
 def _as(kind: type, what: str) -> Callable[[Any], Any]:
@@ -58,8 +58,10 @@ class OneOf:
 
 PICTURE_SCHEMA = {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png"}
 FOOTAGE_SCHEMA = {"type": "string", "contentEncoding": "base64", "contentMediaType": "video/mp4"}
+SOUND_SCHEMA = {"type": "string", "contentEncoding": "base64", "contentMediaType": "audio/wav"}
 PictureField = Annotated[Picture, BeforeValidator(_as(Picture, "a picture: PNG, JPEG or WebP bytes")), WithJsonSchema(PICTURE_SCHEMA)]
 FootageField = Annotated[Footage, BeforeValidator(_as(Footage, "a video: mp4, mov or webm bytes")), WithJsonSchema(FOOTAGE_SCHEMA)]
+SoundField = Annotated[Sound, BeforeValidator(_as(Sound, "a sound: wav, mp3, aac, flac, mp4 or webm bytes")), WithJsonSchema(SOUND_SCHEMA)]
 Prompt = Annotated[str, Field(min_length=1), AfterValidator(_saying_something)]
 Strength = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
@@ -109,6 +111,12 @@ class Reference(Part):
 
     footage: FootageField
     strength: Strength = 1.0
+
+
+class GivenSound(Part):
+    """A sound that pictures are made to."""
+
+    sound: SoundField
 
 
 class LoraChoice(Part):

@@ -5,7 +5,7 @@ from typing import Any
 
 from aiprod_components.families.base import Family
 from aiprod_components.families.loras import LoraFile
-from aiprod_components.pipelines import DEFAULT_PIPELINE, PIPELINES, defaults_of
+from aiprod_components.pipelines import DEFAULT_PIPELINE, PIPELINES, defaults_of, pipelines_of
 from aiprod_components.pipelines.base import TEMPORAL
 from aiprod_components.pipelines.fields import UPSCALES
 from aiprod_components.plan import describe
@@ -30,7 +30,7 @@ def _describe_family(family: Family, *, wire: Wire) -> dict[str, Any]:
         "title": family.title,
         "licence": family.licence,
         "default_pipeline": DEFAULT_PIPELINE,
-        "pipelines": {name: _describe_pipeline(family, name, wire=wire) for name in PIPELINES},
+        "pipelines": {name: _describe_pipeline(family, name, wire=wire) for name in pipelines_of(family)},
         "defaults": defaults_of(family),
         "abilities": _abilities(family),
         "loras": [_describe_lora(lora) for lora in family.loras.values()],
@@ -48,6 +48,7 @@ def _abilities(family: Family) -> dict[str, Any]:
     return {
         "upscale": [scale for scale, (_, _, network) in UPSCALES.items() if family.has(network)],
         "double_frame_rate": family.has(TEMPORAL),
+        "keep_sound": family.makes_sound,
         "enhance_prompt": family.prompt_enhancer is not None,
     }
 

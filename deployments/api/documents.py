@@ -190,7 +190,7 @@ VIDEO_ID = {
 VIDEO_FORM = {
     "type": "object",
     "description": "The fields of VideoRequest as texts (groups and lists as JSON, or as group[field] and list[]), media as files.",
-    "properties": {"prompt": TEXT, "model": TEXT, "input_reference": BINARY, "reference_video": BINARY},
+    "properties": {"prompt": TEXT, "model": TEXT, "input_reference": BINARY, "reference_video": BINARY, "sound": BINARY},
     "required": ["prompt"],
     "additionalProperties": True,
 }

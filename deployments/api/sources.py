@@ -26,7 +26,8 @@ from deployments.storage import Storage
 
 REFERENCE = "reference_video"
 ADDRESS = re.compile("https?://", re.IGNORECASE)
-MOST_ADDRESSES, AT_ONCE = 2 + MOST_KEYFRAMES, 4  # of one body
+MOST_ADDRESSES, AT_ONCE = 3 + MOST_KEYFRAMES, 4
+URLS = ("image_url", "video_url", "audio_url")  # of one body
 # Of an edit's source: what the new video has too, unless the body says otherwise.
 INHERITED = ("size", "num_frames", "fps")
 
@@ -145,8 +146,8 @@ def _addresses(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Where a medium is named by an address: field and address."""
     keyframes = fields.get("keyframes")
     places = [(f"keyframes.{index}", keyframe) for index, keyframe in enumerate(keyframes if isinstance(keyframes, list) else ())]
-    for field, medium in [*((name, fields.get(name)) for name in ("input_reference", REFERENCE)), *places]:
-        for name in ("image_url", "video_url"):
+    for field, medium in [*((name, fields.get(name)) for name in ("input_reference", REFERENCE, "sound")), *places]:
+        for name in URLS:
             url = medium.get(name) if isinstance(medium, Mapping) else None
             if isinstance(url, str) and ADDRESS.match(url):
                 yield f"{field}.{name}", url
@@ -159,9 +160,7 @@ def _data_url(data: bytes) -> str:
 def _with_data(value: Any, data_urls: Mapping[str, str]) -> Any:
     if isinstance(value, Mapping):
         return {
-            name: data_urls.get(inner, inner)
-            if name in ("image_url", "video_url") and isinstance(inner, str)
-            else _with_data(inner, data_urls)
+            name: data_urls.get(inner, inner) if name in URLS and isinstance(inner, str) else _with_data(inner, data_urls)
             for name, inner in value.items()
         }
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""data URLs and files as the client named them -> pictures and footage that are known to be such, as a request's fields
+"""data URLs and files as the client named them -> pictures, footage and sounds that are known to be such, as a request's fields
 
 A medium comes as a file in a multipart body or as a data: URL in the body itself. What comes as an address, where the operator allows
 it, has been fetched before and is a data: URL here (`sources.py`).
@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.media.uploads import Media, check_media
 from aiprod_components.pipelines import shown
-from aiprod_components.pipelines.fields import FirstFrame, Keyframe, Reference, Strength
+from aiprod_components.pipelines.fields import FirstFrame, GivenSound, Keyframe, Reference, Strength
 from aiprod_components.pipelines.keyframe_interpolation import MOST_KEYFRAMES
 
 
@@ -52,6 +52,12 @@ class FootageReference(_Sent):
     video_url: DataUrl = Field(description="data:video/mp4;base64,… (or mov, webm)")
 
 
+class SoundReference(_Sent):
+    """A sound in the body itself."""
+
+    audio_url: DataUrl = Field(description="data:audio/wav;base64,… (or mp3, aac, flac, m4a, mp4, webm)")
+
+
 class SentKeyframe(_Sent):
     """A picture and the frame that shows it: in the body itself, or a file of the multipart body, named here."""
 
@@ -73,6 +79,11 @@ SentFootage = Annotated[
     _object_of("video_url", "video/mp4"),
     WithJsonSchema({"anyOf": [FootageReference.model_json_schema(), UPLOAD]}),
 ]
+SentSound = Annotated[
+    SoundReference | None,
+    _object_of("audio_url", "audio/wav"),
+    WithJsonSchema({"anyOf": [SoundReference.model_json_schema(), UPLOAD]}),
+]
 
 # A request's field -> the client's fields for it.
 MEDIA: dict[str, dict[str, Any]] = {
@@ -90,6 +101,7 @@ MEDIA: dict[str, dict[str, Any]] = {
         "reference_video": Annotated[SentFootage, Field(None, description="A video to follow.")],
         "reference_strength": Annotated[Strength, Field(1.0, description="How closely to follow the video.")],
     },
+    "sound": {"sound": Annotated[SentSound, Field(None, description="A sound that the pictures go with.")]},
 }
 
 
@@ -111,13 +123,15 @@ class Uploads:
         first = self._one("input_reference", "image_url", strength="image_strength", what="a picture")
         keyframes = self._keyframes()
         reference = self._one("reference_video", "video_url", strength="reference_strength", what="a video")
+        sound = self._one("sound", "audio_url")
         if self._unused:
             name = next(iter(self._unused))
             raise InvalidRequestError(
-                f"{name} must be text, got a file; the files are input_reference, reference_video and those that keyframes name", field=name
+                f"{name} must be text, got a file; the files are input_reference, reference_video, sound and those that keyframes name",
+                field=name,
             )
-        media = check_media(pictures=first | {at: data for at, (data, _) in keyframes.items()}, footage=reference)
-        return self._first_frame(media) | self._at_frames(media, keyframes) | self._followed(media)
+        media = check_media(pictures=first | {at: data for at, (data, _) in keyframes.items()}, footage=reference, sounds=sound)
+        return self._first_frame(media) | self._at_frames(media, keyframes) | self._followed(media) | self._heard(media)
 
     def _first_frame(self, media: Media) -> dict[str, Any]:
         if (picture := media.pictures.get("input_reference")) is None:
@@ -135,7 +149,10 @@ class Uploads:
             return {}
         return {"reference_video": Reference(footage=footage, strength=self._given.get("reference_strength", 1.0))}
 
-    def _one(self, name: str, url: str, *, strength: str, what: str) -> dict[str, bytes]:
+    def _heard(self, media: Media) -> dict[str, Any]:
+        return {"sound": GivenSound(sound=sound)} if (sound := media.sounds.get("sound")) is not None else {}
+
+    def _one(self, name: str, url: str, *, strength: str = "", what: str = "") -> dict[str, bytes]:
         """What was sent under a name, as a file or as a data URL, if anything was."""
         sent = self._given.get(name)
         data = self._unused.pop(name, None) if sent is None else _decoded(getattr(sent, url), field=f"{name}.{url}")

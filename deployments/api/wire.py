@@ -19,7 +19,7 @@ from pydantic_core import from_json
 
 from aiprod_components.errors import AiprodError, InvalidRequestError, UnavailableError, UnknownModelError
 from aiprod_components.families.base import Family
-from aiprod_components.pipelines import PIPELINES, choose_pipeline, defaults_of, explain, parse_request, shown
+from aiprod_components.pipelines import PIPELINES, choose_pipeline, defaults_of, explain, parse_request, pipelines_of, shown
 from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.plan import Plan
 from deployments.api.body import Body, check_count, check_marks
@@ -121,7 +121,8 @@ class Wire:
     def __init__(self, families: Mapping[str, Family], *, faults: Mapping[str, str] | None = None, default: str | None = None) -> None:
         self.families, self.faults = families, faults or {}
         self._default = default or next(iter(families), "")
-        self.models = {(family.name, pipeline): wire_model(family, pipeline) for family in families.values() for pipeline in PIPELINES}
+        offered = [(family, pipeline) for family in families.values() for pipeline in pipelines_of(family)]
+        self.models = {(family.name, pipeline): wire_model(family, pipeline) for family, pipeline in offered}
         self.schemas = {key: _schema(model, pipeline=PIPELINES[key[1]]) for key, model in self.models.items()}
 
     def read(self, body: Body) -> Asked:
@@ -147,6 +148,7 @@ class Wire:
         self.check_fault(name)
         if name not in self.families:
             raise UnknownModelError(f"model {shown(model)} is not served here; there is {', '.join(self.families)}", field="model")
+        PIPELINES[pipeline].check_family(self.families[name])
         return self.families[name], pipeline
 
     def check_fault(self, name: str) -> None:

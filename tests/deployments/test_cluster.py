@@ -15,7 +15,7 @@ from ray import serve
 from aiprod_components.families import make_family
 from aiprod_components.local import LocalStages, best_device
 from aiprod_components.local import run_plan as run_here
-from aiprod_components.pipelines import PIPELINES, parse_request
+from aiprod_components.pipelines import parse_request, pipelines_of
 from aiprod_components.plan import Plan
 from aiprod_components.values import Video
 from benchmarks.big_tensors import APPLICATION, deploy, make_plan
@@ -57,7 +57,7 @@ def replicas() -> set[str]:
     return {f"{r['replica_id']} {r['pid']}" for app in states.values() for d in app["deployments"].values() for r in d["replicas"]}
 
 
-@pytest.mark.parametrize("pipeline", PIPELINES)
+@pytest.mark.parametrize("pipeline", pipelines_of(FAMILY))
 def test_the_same_frames_in_this_process_by_handle_and_over_http(pipeline: str, here: LocalStages, http: httpx.Client) -> None:
     body = body_for(pipeline)
     plan = Wire({FAMILY.name: FAMILY}).read(parse_json(json.dumps(body).encode())).plan
@@ -141,7 +141,7 @@ def test_a_body_beyond_the_limit_is_refused(http: httpx.Client) -> None:
 def test_the_server_says_what_it_is(http: httpx.Client) -> None:
     assert http.get("/healthz").json() == {"status": "alive"}
     assert http.get("/readyz").json() == {"status": "ready", "applications": {"miniature": "RUNNING", "api": "RUNNING"}}
-    assert set(http.get("/v1/models").json()["data"][0]["pipelines"]) == set(PIPELINES)
+    assert set(http.get("/v1/models").json()["data"][0]["pipelines"]) == set(pipelines_of(FAMILY))
     assert http.post("/v1/plans", json=SMALL).json()["totals"]["network_calls"] == 2 * 2 + 2 + 1 + 3 + 1
     assert [http.get(page).status_code for page in ("/docs", "/redoc")] == [404, 404]
     assert {"/v1/videos/sync", "/v1/plans", "/v1/models", "/healthz", "/readyz"} <= set(http.get("/openapi.json").json()["paths"])

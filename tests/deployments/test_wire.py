@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -17,13 +18,14 @@ from aiprod_components.errors import AiprodError, InvalidMediaError, InvalidRequ
 from aiprod_components.families import make_family
 from aiprod_components.families.base import Family
 from aiprod_components.media import sandbox
-from aiprod_components.pipelines import PIPELINES
+from aiprod_components.pipelines import PIPELINES, pipelines_of
 from aiprod_components.pipelines.base import GuidedRequest, VideoRequest
 from aiprod_components.plan import PlanBuilder
 from deployments.api.body import parse_form, parse_json, read_body
 from deployments.api.catalogue import describe_plan, list_models
 from deployments.api.wire import Asked, Wire, in_wire_names
 from tests.bodies import footage, picture
+from tests.media.test_sounds import sound_file, tone
 
 FAMILY = make_family("miniature")
 WIRE = Wire({"miniature": FAMILY})
@@ -289,6 +291,21 @@ def test_a_body_that_is_no_json_object_is_refused(data: bytes) -> None:
         WIRE.read(parse_json(data))
 
 
+def test_a_sound_comes_as_a_file_or_in_the_body_and_makes_a_video_as_long() -> None:
+    wire = Wire({"miniature": replace(FAMILY, grid=replace(FAMILY.grid, audio_rate=25.0))})
+    data = sound_file(tone(2.1))
+    url = "data:audio/wav;base64," + base64.b64encode(data).decode()
+    by_form = wire.read(parse_form([("prompt", "a ball"), ("seed", "1"), ("sound", data)]))
+    by_json = wire.read(parse_json(json.dumps({"prompt": "a ball", "seed": 1, "sound": {"audio_url": url}}).encode()))
+    assert by_form.plan == by_json.plan and by_form.request == by_json.request
+    assert (by_form.request.pipeline, by_form.request.num_frames) == ("audio_to_video", 33)
+    with pytest.raises(InvalidRequestError, match=r"sound is not a sound; send a wav"):
+        wire.read(parse_form([("prompt", "a ball"), ("sound", b"la la la")]))
+    with pytest.raises(InvalidRequestError, match="for families with sound, and miniature has none") as caught:
+        WIRE.read(parse_form([("prompt", "a ball"), ("sound", data)]))
+    assert caught.value.field == "pipeline"
+
+
 @pytest.mark.parametrize(("field", "sent"), [("height", "size"), ("frame_rate", "fps"), ("image", "input_reference"), ("prompt", "prompt")])
 def test_an_error_from_a_stage_leaves_in_the_client_s_words(field: str, sent: str) -> None:
     error: AiprodError = in_wire_names(InvalidRequestError(f"{field} is wrong", field=field))
@@ -297,7 +314,7 @@ def test_an_error_from_a_stage_leaves_in_the_client_s_words(field: str, sent: st
 
 def test_the_models_say_all_that_may_be_asked() -> None:
     (model,) = list_models(WIRE)["data"]
-    assert (model["id"], model["object"], set(model["pipelines"])) == ("miniature", "model", set(PIPELINES))
+    assert (model["id"], model["object"], set(model["pipelines"])) == ("miniature", "model", set(pipelines_of(FAMILY)))
     for name, pipeline in model["pipelines"].items():
         fields = pipeline["fields"]["properties"]
         assert {"model", "seconds", "size", "fps", "input_reference", "image_strength", "prompt"} <= set(fields)
@@ -305,6 +322,7 @@ def test_the_models_say_all_that_may_be_asked() -> None:
         assert (fields["size"]["default"], fields["fps"]["default"], fields["model"]["default"]) == ("128x128", 16.0, f"miniature/{name}")
     required = {name: set(pipeline["fields"]["required"]) for name, pipeline in model["pipelines"].items()}
     assert required["ic_lora"] == {"prompt", "reference_video"} and required["keyframe_interpolation"] == {"prompt", "keyframes"}
+    assert required["retake"] == {"prompt", "reference_video", "from_seconds", "to_seconds"}
     assert required["ti2vid_two_stages"] == required["distilled"] == {"prompt"}
     assert 2.0 in model["abilities"]["upscale"] and model["abilities"]["double_frame_rate"] and not model["abilities"]["enhance_prompt"]
     assert (model["limits"]["max_frames"], model["grid"], model["licence"]) == (

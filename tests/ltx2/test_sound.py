@@ -1,16 +1,21 @@
 """sound that is given: of the video that is carried on, of an upload -> held as it was, heard as it was"""
 
+import io
 from collections.abc import Callable
 from typing import Any, cast
 
+import av
 import pytest
 import torch
 
 from aiprod_components.calls import DecodeAudio, Denoise, Refine
+from aiprod_components.media.sounds import read_sound
 from aiprod_components.pipelines import parse_request
 from aiprod_components.pipelines.derived import extend_request
-from aiprod_components.values import Video, Waveform
+from aiprod_components.stages.ltx2.audio_encoder import log_mel, mel_filters
+from aiprod_components.values import AudioLatents, Latents, Sound, Video, Waveform
 from tests.ltx2.desk import Desk, calls_of, close, sound_of
+from tests.media.test_sounds import sound_file, sweep, tone
 
 SMALL: dict[str, Any] = {"prompt": "rain on a roof", "height": 64, "width": 64, "num_frames": 25, "seed": 5}
 ONE_STAGE = {**SMALL, "pipeline": "ti2vid_one_stage", "num_inference_steps": 2}
@@ -77,3 +82,74 @@ def test_both_stages_hold_the_sound_of_their_own(desk: Callable[..., Desk]) -> N
         before, after = sound_of(results[stage]), sound_of(results[f"{stage}_2"])
         assert close(after[:, :, : pin.part[1] - pin.part[0]], before[:, :, slice(*pin.part)])
     assert cast(DecodeAudio, calls["sound"]).heard[1] == pin.part[1] - pin.part[0]
+
+
+SOUND = Sound(sound_file(sweep()))
+GIVEN: dict[str, Any] = {
+    "prompt": "a drummer",
+    "height": 64,
+    "width": 64,
+    "seed": 5,
+    "num_inference_steps": 2,
+    "sound": {"sound": SOUND},
+}
+
+
+@pytest.mark.parametrize("version", ["2.0", "2.3", "2.5"])
+def test_a_given_sound_is_held_in_both_stages_and_heard_as_it_is(version: str, desk: Callable[..., Desk]) -> None:
+    here = desk(version)
+    request = here.ask(**GIVEN)
+    results = here.run(request.plan(here.family))
+    heard = cast(AudioLatents, results["heard"]).audio
+    assert (request.pipeline, request.num_frames, heard.shape) == ("audio_to_video", 17, (1, 8, 18, 16))
+    assert close(sound_of(results["draft"]), heard) and close(sound_of(results["refined"]), heard)
+    sound, length = cast(Waveform, results["sound"]), 34_000  # of 17 frames at 24 a second
+    assert torch.equal(sound.samples[0], read_sound(SOUND, sample_rate=48_000, start=0.0, seconds=17 / 24))
+    with av.open(io.BytesIO(cast(Video, results["video"]).data)) as container:
+        (stream,) = container.streams.audio
+        assert stream.sample_rate == sound.sample_rate and sound.samples.shape[2] == length
+
+
+def test_pictures_go_with_the_sound(desk: Callable[..., Desk]) -> None:
+    here = desk("2.3")
+    one = cast(Latents, here.run(here.ask(**GIVEN).plan(here.family))["draft"])
+    other_sound = {"sound": Sound(sound_file(tone(pitch=2000.0)))}
+    other = cast(Latents, here.run(here.ask(**{**GIVEN, "sound": other_sound}).plan(here.family))["draft"])
+    assert not close(one.video, other.video)
+
+
+def test_what_is_wholly_held_is_no_noise_to_the_network(desk: Callable[..., Desk]) -> None:
+    here, asked = desk("2.3"), list[dict[str, Any]]()
+    transformer: Any = here.stages["denoiser"]._network._transformer  # pyright: ignore[reportAttributeAccessIssue]
+    forward = transformer.forward
+
+    def told(*args: Any, **question: Any) -> Any:
+        asked.append(question)
+        return forward(*args, **question)
+
+    transformer.forward = told
+    try:
+        here.run(here.ask(**GIVEN).plan(here.family))
+        given = list(asked)
+        asked.clear()
+        here.run(here.ask(**ONE_STAGE).plan(here.family))
+    finally:
+        transformer.forward = forward
+    for question in given:
+        assert not question["audio_timestep"].any() and not question["audio_sigma"].any()
+        assert question["timestep"].all() and question["audio_timestep"].shape[1] == 18
+    assert all(torch.equal(question["audio_timestep"], question["timestep"]) for question in asked)
+
+
+def test_a_spectrogram_has_a_tone_where_it_is_and_begins_with_the_sound() -> None:
+    filters = mel_filters(rate=16_000, bands=64)
+    samples = torch.from_numpy(tone(pitch=1000.0, rate=16_000))
+    spectrogram = log_mel(samples, hop=160, filters=filters)
+    assert spectrogram.shape == (2, 101, 64)
+    bands = torch.arange(513) / 512 * 8000
+    loudest = spectrogram[0, 90].argmax()
+    assert (filters[:, loudest] * bands).sum() / filters[:, loudest].sum() == pytest.approx(1000, rel=0.05)
+    assert torch.allclose(spectrogram[0, 50, loudest] - spectrogram[1, 50, loudest], torch.tensor(2.0).log(), atol=1e-3)
+    late = torch.zeros(2, 16_000)
+    late[:, 8000:] = samples[:, 8000:]
+    assert log_mel(late, hop=160, filters=filters)[0, :46].exp().max() < 1.1e-5, "a window reaches 32 ms back and ahead"

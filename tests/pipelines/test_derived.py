@@ -11,7 +11,7 @@ from aiprod_components.calls import DecodeVideo, Denoise, EncodeTail
 from aiprod_components.errors import InvalidMediaError, InvalidRequestError
 from aiprod_components.families import make_family
 from aiprod_components.local import LocalStages, Silent
-from aiprod_components.pipelines import PIPELINES, parse_request
+from aiprod_components.pipelines import parse_request, pipelines_of
 from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.pipelines.derived import extend_request, remix_request
 from aiprod_components.plan import Plan, Ref, fill, identify
@@ -24,6 +24,7 @@ PROMPT = "a big red ball moves right slowly on a black background"
 NEXT = "a big blue ball moves left slowly on a black background"
 NEEDED: dict[str, dict[str, Any]] = {
     "ic_lora": {"reference_video": {"footage": Footage(footage(num_frames=97))}},
+    "retake": {"reference_video": {"footage": Footage(footage(128, 128, num_frames=97))}, "from_seconds": 0.25, "to_seconds": 0.5},
     "keyframe_interpolation": {"keyframes": [{"picture": Picture(b"a"), "frame": 8}, {"picture": Picture(b"b"), "frame": 12}]},
 }
 
@@ -45,7 +46,7 @@ def calls_of(plan: Plan) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("length", [9, 13, 33, 37, 57], ids=lambda length: f"{length} frames")
-@pytest.mark.parametrize("pipeline", PIPELINES)
+@pytest.mark.parametrize("pipeline", pipelines_of(FAMILY))
 def test_what_is_carried_on_keeps_every_step_but_the_last(pipeline: str, length: int):
     fields = {"keyframes": [{"picture": Picture(b"a"), "frame": 8}]} if pipeline == "keyframe_interpolation" else {}
     source = request_of(pipeline, num_frames=length, **fields)

@@ -1,21 +1,36 @@
 """Every pipeline's plan, as one golden line each, and what it refuses."""
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from aiprod_components.calls import Denoise, EncodePicture, EncodePrompt, EnhancePrompt, Guidance, LoraUse, Pin, Projection
+from aiprod_components.calls import (
+    DecodeAudio,
+    Denoise,
+    EncodePicture,
+    EncodePrompt,
+    EnhancePrompt,
+    Guidance,
+    LoraUse,
+    Pin,
+    Projection,
+    SoundPin,
+)
 from aiprod_components.diffusion.schedulers import SCHEDULERS
 from aiprod_components.errors import AiprodError, InvalidRequestError, UnknownModelError
 from aiprod_components.families import make_family
-from aiprod_components.pipelines import PIPELINES, parse_request
+from aiprod_components.families.base import Family
+from aiprod_components.pipelines import PIPELINES, parse_request, pipelines_of
+from aiprod_components.pipelines.derived import extend_request
 from aiprod_components.plan import Plan, Ref, cost_of, describe
-from aiprod_components.values import Footage, Picture, VideoShape
+from aiprod_components.values import Footage, Picture, Sound, VideoShape
 from tests.bodies import footage
 
 FAMILY = make_family("miniature")
+SOUNDING = replace(FAMILY, grid=replace(FAMILY.grid, audio_rate=25.0))  # as if it made sound: enough for a plan
 PICTURE = Picture(b"a picture")
 OTHER_PICTURE = Picture(b"another picture")
 IMAGE = {"picture": PICTURE}
@@ -31,6 +46,11 @@ GOLDEN = {
         "prompt:text_encoder() reference:vae_encoder() draft:denoiser(prompt reference) doubled:upsampler(draft) "
         "refined:refiner(prompt doubled) video:vae_decoder(refined)"
     ),
+    "retake": "prompt:text_encoder() source:vae_encoder() draft:denoiser(prompt source) video:vae_decoder(draft)",
+    "audio_to_video": (
+        "prompt:text_encoder() heard:audio_encoder() draft:denoiser(prompt heard) doubled:upsampler(draft) "
+        "refined:refiner(prompt doubled heard) sound:audio_encoder() video:vae_decoder(refined sound)"
+    ),
     "keyframe_interpolation": (
         "prompt:text_encoder() keyframe_half_1:vae_encoder() keyframe_half_2:vae_encoder() "
         "keyframe_1:vae_encoder() keyframe_2:vae_encoder() "
@@ -43,12 +63,14 @@ GOLDEN = {
 # What a pipeline cannot do without.
 NEEDED: dict[str, dict[str, Any]] = {
     "ic_lora": {"reference_video": {"footage": Footage(footage(num_frames=33))}},
+    "audio_to_video": {"sound": {"sound": Sound(b"a sound", 33 / 16)}},
+    "retake": {"reference_video": {"footage": Footage(footage(128, 128, num_frames=33))}, "from_seconds": 0.5, "to_seconds": 1},
     "keyframe_interpolation": {"keyframes": [{"picture": PICTURE, "frame": 0}, {"picture": OTHER_PICTURE, "frame": 16}]},
 }
 
 
-def plan_of(**record: Any) -> Plan:
-    return parse_request({"prompt": "a big red ball bounces", "seed": 1, **record}, family=FAMILY).plan(FAMILY)
+def plan_of(family: Family = FAMILY, /, **record: Any) -> Plan:
+    return parse_request({"prompt": "a big red ball bounces", "seed": 1, **record}, family=family).plan(family)
 
 
 def calls_of(plan: Plan) -> dict[str, Any]:
@@ -61,13 +83,30 @@ def line(plan: Plan) -> str:
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_a_pipeline_makes_the_calls_of_its_golden_line(pipeline: str):
-    assert line(plan_of(pipeline=pipeline, **NEEDED.get(pipeline, {}))) == GOLDEN[pipeline]
+    family = SOUNDING if PIPELINES[pipeline].needs_sound else FAMILY
+    assert line(plan_of(family, pipeline=pipeline, **NEEDED.get(pipeline, {}))) == GOLDEN[pipeline]
+
+
+def test_a_sound_makes_a_video_as_long_as_it_is_in_chunks_and_extensions_have_sounds_of_their_own():
+    request = parse_request({"prompt": "a ball", "sound": {"sound": Sound(b"", 4.1)}}, family=SOUNDING)
+    calls = calls_of(request.plan(SOUNDING))
+    assert (request.num_frames, request.pipeline, calls["sound"].video) == (65, "audio_to_video", request.video)
+    assert [calls[name].start for name in ("heard", "heard_2", "heard_3")] == [0.0, 38 / 25, 3.0]
+    assert [pin.part for pin in calls["refined_2"].sound_pins] == [(38, 52), (0, 52)], "that before it, then all of it"
+    longer = calls_of(extend_request(request, prompt="a cube", num_frames=24, family=SOUNDING).plan(SOUNDING))
+    assert longer["draft_4"].sound_pins == (SoundPin(Ref("draft_3"), 0, (13, 27)),) and "heard_4" not in longer
+    assert isinstance(longer["sound"], DecodeAudio) and longer["sound"].heard == (0, 14, 15, 14)
+
+
+def test_a_family_without_sound_is_not_asked_for_any():
+    assert set(PIPELINES) - set(pipelines_of(FAMILY)) == {"audio_to_video"} and set(pipelines_of(SOUNDING)) == set(PIPELINES)
 
 
 def test_a_request_that_names_no_pipeline_gets_the_one_that_its_fields_mean():
     assert plan_of().pipeline == "ti2vid_two_stages"
     assert plan_of(**NEEDED["ic_lora"]).pipeline == "ic_lora"
     assert plan_of(**NEEDED["ic_lora"], image=IMAGE).pipeline == "ic_lora"
+    assert plan_of(**NEEDED["retake"]).pipeline == "retake"
     assert plan_of(**NEEDED["keyframe_interpolation"]).pipeline == "keyframe_interpolation"
 
 
@@ -311,6 +350,22 @@ def test_a_video_costs_more_with_every_frame_step_and_pixel_and_as_much_with_eac
         ({**NEEDED["ic_lora"], "control": "distilled"}, "control", "there is canny"),
         ({**NEEDED["ic_lora"], "control_scale": 9}, "control_scale", "less than or equal to 2"),
         ({**NEEDED["ic_lora"], "loras": [{"name": "canny"}]}, "loras", "with a reference_video instead"),
+        (NEEDED["audio_to_video"], "pipeline", "for families with sound, and miniature has none; name another model"),
+        ({"pipeline": "audio_to_video"}, "sound", "required"),
+        ({"sound": {"sound": b"bytes"}}, "sound.sound", "wav, mp3, aac"),
+        ({**NEEDED["retake"], "to_seconds": 2.5}, "to_seconds", "at most 2.062, the end of the video, got 2.5"),
+        (
+            {**NEEDED["retake"], "from_seconds": 1.5},
+            "from_seconds",
+            "than 2.062, the end of the video, got 1.5 and 1",
+        ),
+        ({**NEEDED["retake"], "from_seconds": -1}, "from_seconds", "greater than or equal to 0"),
+        ({**NEEDED["retake"], "keep_sound": True}, "keep_sound", "miniature makes none; leave it out"),
+        ({**NEEDED["retake"], "image": IMAGE}, "image", "stays as it is where from_seconds is 0.5"),
+        ({**NEEDED["retake"], "width": 64}, "reference_video", "crop it to 64x128"),
+        ({**NEEDED["retake"], "num_frames": 65}, "reference_video", "ask for num_frames at most"),
+        ({"pipeline": "retake", "from_seconds": 0, "to_seconds": 1}, "reference_video", "required"),
+        ({**NEEDED["ic_lora"], "pipeline": "retake"}, "from_seconds", "required"),
         ({**NEEDED["ic_lora"], "pipeline": "ti2vid_two_stages"}, "reference_video", "not a field of this pipeline"),
     ],
 )
@@ -329,6 +384,12 @@ def test_an_unknown_pipeline_is_refused_with_the_names_of_those_there_are():
 def test_a_seed_is_drawn_when_none_is_given_and_kept_in_the_request():
     seeds = {parse_request({"prompt": "a ball"}, family=FAMILY).seed for _ in range(3)}
     assert len(seeds) == 3
+
+
+def test_a_sound_that_is_shorter_than_the_video_is_refused():
+    with pytest.raises(InvalidRequestError, match=r"sound must last 2\.06 s .* got 1\.00 s; ask for num_frames at most 17") as caught:
+        plan_of(SOUNDING, sound={"sound": Sound(b"", 1.0)}, num_frames=33)
+    assert caught.value.field == "sound"
 
 
 def test_every_refusal_is_of_the_error_tree():

@@ -11,7 +11,7 @@ from aiprod_components.diffusion.conditioning import add_noise
 from aiprod_components.families import make_family
 from aiprod_components.local import LocalStages, run_plan
 from aiprod_components.media.decode import decode_video
-from aiprod_components.pipelines import PIPELINES, parse_request
+from aiprod_components.pipelines import parse_request, pipelines_of
 from aiprod_components.values import Latents, Picture, Video
 from tests.bodies import FIXED_STEPS, NUM_FRAMES, needed_in_process, picture
 
@@ -30,7 +30,7 @@ def test_a_function_of_diffusion_refuses_unlike_shapes() -> None:
         add_noise(torch.zeros(1, 2), noise=torch.zeros(1, 3), sigma=level)
 
 
-@pytest.mark.parametrize("pipeline", PIPELINES)
+@pytest.mark.parametrize("pipeline", pipelines_of(FAMILY))
 @pytest.mark.parametrize("strength", [None, 1.0, 0.5], ids=["text", "first_frame", "half_a_first_frame"])
 def test_every_pipeline_runs_with_its_shapes_checked(pipeline: str, strength: float | None) -> None:
     image = None if strength is None else {"picture": Picture(picture()), "strength": strength}

@@ -211,6 +211,7 @@ function Rows({ field, path, value = [], faults, set, common }) {
 const MEDIA = {
   picture: ["image/png,image/jpeg,image/webp", "picture", ({ url }) => html`<img src=${url} alt="" />`],
   footage: ["video/mp4,video/quicktime,video/webm", "video", ({ url }) => html`<video src=${url} muted></video>`],
+  sound: ["audio/*,video/mp4,video/webm", "sound", ({ url }) => html`<audio src=${url}></audio>`],
 };
 
 /** A file of one's own: chosen, or dropped on the control. */
@@ -235,5 +236,5 @@ function Medium({ field, value, set, common }) {
 
 const CONTROLS = {
   number: NumberControl, choice: Choice, toggle: Toggle, size: Size, pair: Pair, lines: Lines, group: Group, rows: Rows,
-  picture: Medium, footage: Medium, text: Text, numbers: Text,
+  picture: Medium, footage: Medium, sound: Medium, text: Text, numbers: Text,
 };

@@ -1,8 +1,8 @@
 // stages with their queues, a plan, how far it is -> one picture: a lane for each stage, a column for each step, time to the right
 import { count, html, useEffect, useRef, useState, words } from "./view.js";
 
-const ORDER = ["prompt_enhancer", "text_encoder", "vae_encoder", "optical_flow", "denoiser", "upsampler", "refiner", "audio_decoder",
-  "vae_decoder"];
+const ORDER = ["prompt_enhancer", "text_encoder", "vae_encoder", "audio_encoder", "optical_flow", "denoiser", "upsampler", "refiner",
+  "audio_decoder", "vae_decoder"];
 const LANE = 46, BOX = 34, PAD = 8, ROUND = 6;
 const placeOf = name => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
 

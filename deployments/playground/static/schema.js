@@ -9,7 +9,8 @@ const LABELS = {
   guidance_interval: "Between noise levels", skip_guidance: "Skip guidance (STG)", projected_guidance: "Projected guidance (APG)",
 };
 const GROUPS = {
-  "": ["input_reference", "image_strength", "reference_video", "reference_strength", "control", "control_scale", "keyframes", "size",
+  "": ["input_reference", "image_strength", "reference_video", "reference_strength", "from_seconds", "to_seconds",
+    "keep_sound", "sound", "control", "control_scale", "keyframes", "size",
     "num_frames", "num_inference_steps", "guidance_scale", "seed"],
   Guidance: ["negative_prompt", "guidance_rescale", "guidance_interval", "skip_guidance", "projected_guidance"],
   Sampling: ["sampler", "scheduler", "sigmas"],
@@ -19,6 +20,8 @@ const GROUPS = {
 const ORDER = Object.entries(GROUPS).flatMap(([group, names]) => names.map(name => [name, group]));
 const GROUP_OF = Object.fromEntries(ORDER);
 const PLACE = Object.fromEntries(ORDER.map(([name], place) => [name, place]));
+const MEDIA = { video_url: "footage", audio_url: "sound", image_url: "picture" };
+const FILES = Object.values(MEDIA);
 const NEEDS = { image_strength: "input_reference", reference_strength: "reference_video" };
 
 /** The fields of a pipeline in the order in which the form shows them. */
@@ -57,7 +60,7 @@ function resolve(raw, root) {
 
 function kindOf({ type, properties, enum: options, prefixItems, items }) {
   if (options) return "choice";
-  if (properties) return "video_url" in properties ? "footage" : "image_url" in properties ? "picture" : "group";
+  if (properties) return Object.entries(MEDIA).find(([url]) => url in properties)?.[1] ?? "group";
   if (prefixItems) return "pair";
   if (type === "array") return items.$ref || items.properties ? "rows" : items.type === "string" ? "lines" : "numbers";
   return { integer: "number", number: "number", boolean: "toggle" }[type] ?? "text";
@@ -180,7 +183,7 @@ function valueOf(field, value, files, path) {
   if (field.kind === "rows") return value.map((row, place) => recordOf(field.children, row, files, `${path}_${place}_`));
   if (field.kind === "numbers") return numbersIn(value);
   if (field.kind === "lines") return value.filter(Boolean);
-  if (field.kind !== "picture" && field.kind !== "footage") return value;
+  if (!FILES.includes(field.kind)) return value;
   files[path] = value;
   return field.name === "image_url" ? path : undefined; // in a list it is named, else its field is its name
 }
@@ -196,6 +199,6 @@ export function requestOf({ record, files }) {
 
 /** What a video says of its settings, as the form's values: those that are not the usual ones. */
 export function valuesFrom(video, fields) {
-  const plain = fields.filter(({ name, kind }) => video[name] != null && !["picture", "footage", "rows"].includes(kind));
+  const plain = fields.filter(({ name, kind }) => video[name] != null && ![...FILES, "rows"].includes(kind));
   return Object.fromEntries(plain.filter(({ name, initial }) => !same(video[name], initial)).map(({ name }) => [name, video[name]]));
 }

@@ -23,7 +23,7 @@ function curl({ record, files }) {
   return `# makes the video, waits for it and saves it\n${parts.join(" \\\n  ")}`;
 }
 
-const URLS = { input_reference: "image_url", reference_video: "video_url" };
+const URLS = { input_reference: "image_url", reference_video: "video_url", sound: "audio_url" };
 const dataUrl = file => `data_url(${file ? python(file.name) : '"picture.png"'})`;
 
 /** The record with its files as data URLs, in Python's words. */
@@ -79,6 +79,7 @@ function native({ record, files }) {
     ...named.map(name => `${name}=${python(plain[name])}`),
     files.input_reference && `image=${bytesOf(files.input_reference)}`,
     files.reference_video && `reference_video=${bytesOf(files.reference_video)}`,
+    files.sound && `sound=${bytesOf(files.sound)}`,
     loras && `loras=${python(Object.fromEntries(loras.map(({ name, scale = 1 }) => [name, scale])))}`,
     frames && `keyframes=(${frames.map(row => `${keyframe(row, files)}, `).join("")})`,
     Object.keys(more).length > 0 && `more=${python(more)}`,
