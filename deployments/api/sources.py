@@ -26,8 +26,8 @@ from deployments.storage import Storage
 
 REFERENCE = "reference_video"
 ADDRESS = re.compile("https?://", re.IGNORECASE)
-MOST_ADDRESSES, AT_ONCE = 3 + MOST_KEYFRAMES, 4
-URLS = ("image_url", "video_url", "audio_url")  # of one body
+MOST_ADDRESSES, AT_ONCE = 3 + MOST_KEYFRAMES, 4  # of one body
+URLS = ("image_url", "video_url", "audio_url")
 # Of an edit's source: what the new video has too, unless the body says otherwise.
 INHERITED = ("size", "num_frames", "fps")
 
