@@ -51,13 +51,16 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, nargs="+", default=[2, 4, 8, 13])
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
+    before = os.getloadavg()[0]
     torch.set_num_threads(1)  # as Ray gives a stage that asks for one CPU
     with tempfile.TemporaryDirectory() as folder:
         weights = make_folder(Path(folder) / "2.3", "2.3")
         make_lora(Path(folder) / "loras/distilled.safetensors", weights)
         args = FamilyArgs(name="ltx2", weights=str(weights), loras=str(Path(folder) / "loras"), variant="dev", precision="float32")
         measured = _measure(args, repeats=options.repeats, sizes=options.megabytes)
-    result = {**circumstances("ray", "torch", "diffusers", "transformers"), "repeats": options.repeats, "threads": 1, **measured}
+    load = {"before": before, "after": os.getloadavg()[0]}
+    of_what = circumstances("ray", "torch", "diffusers", "transformers")
+    result = {**of_what, "load_average": load, "repeats": options.repeats, "threads": 1, **measured}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")
     for name, figures in measured["requests"].items():
