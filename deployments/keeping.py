@@ -13,11 +13,11 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from aiprod_components.errors import MissingArtifactError
-from aiprod_components.values import Latents, PromptEmbeds, Waveform
+from aiprod_components.values import AudioLatents, Latents, PromptEmbeds, Waveform
 from deployments.envelope import Sealed, TensorBytes
 
 # What can be kept; a video is published instead.
-KINDS: dict[str, type] = {kind.__name__: kind for kind in (PromptEmbeds, Latents, Waveform, str)}
+KINDS: dict[str, type] = {kind.__name__: kind for kind in (PromptEmbeds, Latents, AudioLatents, Waveform, str)}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from diffusers.pipelines.ltx2.pipeline_ltx2_condition import LTX2VideoCondition
 from PIL import Image
 
 from aiprod_components.pipelines import parse_request
-from aiprod_components.values import Latents, Picture, PromptEmbeds, Waveform
+from aiprod_components.values import AudioLatents, Latents, Picture, PromptEmbeds, Waveform
 from deployments.envelope import Sealed
 from deployments.keeping import KINDS, from_bytes, to_bytes
 from deployments.settings import FamilyArgs
@@ -124,6 +124,7 @@ OPTIONAL_FIELDS: dict[str, Any] = {
     "latents that lie in another order": Latents(
         torch.randn(1, 2, 2, 2, 8).permute(0, 4, 1, 2, 3), torch.randn(1, 9, 8, 16).transpose(1, 2)
     ),
+    "latents of sound alone": AudioLatents(torch.randn(1, 8, 9, 16)),
     "sound": Waveform(torch.randn(1, 2, 480), 48_000),
 }
 
