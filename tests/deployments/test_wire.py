@@ -21,6 +21,7 @@ from aiprod_components.media import sandbox
 from aiprod_components.pipelines import PIPELINES, pipelines_of
 from aiprod_components.pipelines.base import GuidedRequest, VideoRequest
 from aiprod_components.plan import PlanBuilder
+from aiprod_components.values import VideoShape
 from deployments.api.body import parse_form, parse_json, read_body
 from deployments.api.catalogue import describe_plan, list_models
 from deployments.api.wire import Asked, Wire, in_wire_names
@@ -289,6 +290,18 @@ def test_a_picture_that_is_none_is_refused(data: bytes, message: str) -> None:
 def test_a_body_that_is_no_json_object_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidRequestError):
         WIRE.read(parse_json(data))
+
+
+def test_a_span_in_a_form_means_a_retake_of_the_size_and_length_that_the_video_has() -> None:
+    span = (("from_seconds", "0.25"), ("to_seconds", "0.5"))
+    retake = asked_by_form(("reference_video", footage(96, 64, num_frames=17)), *span)
+    assert (retake.request.pipeline, retake.request.video) == ("retake", VideoShape(17, 64, 96, 16.0))
+    inherited = (("size", "96x64"), ("num_frames", "9"), ("fps", "16.0"))  # as an edit of a finished video says
+    assert asked_by_form(("reference_video", footage(96, 64, num_frames=17)), *span, *inherited).request.video == VideoShape(
+        9, 64, 96, 16.0
+    )
+    with pytest.raises(InvalidRequestError, match=r"to_seconds must be at most 1\.06"):
+        asked_by_form(("reference_video", footage(96, 64, num_frames=17)), span[0], ("to_seconds", "3"))
 
 
 def test_a_sound_comes_as_a_file_or_in_the_body_and_makes_a_video_as_long() -> None:
