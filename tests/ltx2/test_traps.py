@@ -19,12 +19,18 @@ from aiprod_components.pipelines import parse_request
 from aiprod_components.plan import Ref, fill
 from aiprod_components.stages.ltx2.audio_decoder import LTX2AudioDecoder
 from aiprod_components.stages.ltx2.flow import LTX2FlowStage
+from aiprod_components.stages.ltx2.network import JointNetwork
 from aiprod_components.stages.ltx2.text_encoder import LTX2TextEncoding
 from aiprod_components.values import Latents, PromptEmbeds
 from tests.ltx2.conftest import FolderOf
 
 CPU = torch.device("cpu")
 SIZE = {"num_frames": 9, "height": 64, "width": 64, "seed": 5}
+
+
+def network_of(stage: LTX2FlowStage) -> Any:
+    """The transformer of a stage that is alone."""
+    return cast(JointNetwork, stage._network)._transformer
 
 
 class Bench:
@@ -39,7 +45,7 @@ class Bench:
         return cast(LTX2FlowStage, self.stages[name])
 
     def listen(self, name: str) -> None:
-        transformer: Any = self.flow(name)._network._transformer
+        transformer = network_of(self.flow(name))
         forward = transformer.forward
 
         def told(*args: Any, **asked: Any) -> Any:
@@ -60,7 +66,8 @@ class Bench:
 def bench(folder_of: FolderOf) -> Callable[..., Bench]:
     def made(**options: Any) -> Bench:
         folder = folder_of("2.3")
-        family = make_family("ltx2", weights=str(folder), loras=str(folder.parent / "loras"), **{"precision": "float32", **options})
+        given: dict[str, Any] = {"weights": str(folder), "loras": str(folder.parent / "loras"), "precision": "float32", **options}
+        family = make_family("ltx2", **given)
         return Bench(cast(LTX2Family, family))
 
     return made
@@ -168,12 +175,12 @@ def sound_seconds(data: bytes) -> float:
 
 def test_the_refiner_has_its_lora_in_its_weights_and_the_denoiser_only_beside_them(bench: Callable[..., Bench]) -> None:
     here = bench()
-    refiner, denoiser = here.flow("refiner")._network, here.flow("denoiser")._network
+    refiner, denoiser = network_of(here.flow("refiner")), network_of(here.flow("denoiser"))
     plain = here.family.load("transformer").state_dict()
-    fused = cast(Any, refiner._transformer).state_dict()
+    fused = refiner.state_dict()
     assert fused.keys() == plain.keys() and any(not torch.equal(fused[key], plain[key]) for key in plain)
     here.run({"pipeline": "distilled", "height": 128})
-    worn = {name: tensor for name, tensor in cast(Any, denoiser._transformer).state_dict().items() if "base_layer" in name}
+    worn = {name: tensor for name, tensor in denoiser.state_dict().items() if "base_layer" in name}
     assert worn and all(torch.equal(tensor, plain[name.replace(".base_layer", "")]) for name, tensor in worn.items())
 
 
