@@ -29,11 +29,11 @@ class Door:
     def __init__(self) -> None:
         self._opened, self.waiting = threading.Event(), 0
 
-    def check(self, *, pictures: dict[str, bytes], footage: dict[str, bytes]) -> Media:
-        if SLOW in pictures.values():
+    def check(self, **sent: dict[str, bytes]) -> Media:
+        if SLOW in sent["pictures"].values():
             self.waiting += 1
             assert self._opened.wait(60)
-        return check_media(pictures=pictures, footage=footage)
+        return check_media(**sent)
 
     def open(self) -> None:
         self._opened.set()
