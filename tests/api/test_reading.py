@@ -68,6 +68,12 @@ async def begun(door: Door, *works: Coroutine[Any, Any, Any]) -> AsyncIterator[l
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def in_line(desk: Desk, tenant: str, number: int) -> None:
+    async with asyncio.timeout(20):
+        while (line := desk.service._readers._lines.get(tenant)) is None or line.length < number:
+            await asyncio.sleep(0.01)
+
+
 def test_one_tenant_s_slow_uploads_stop_nobody_else_s(desk: Desk, door: Door) -> None:
     async def scenario() -> None:
         slow = [desk.service.create(with_picture(SLOW), caller=ADA) for _ in range(MEDIA_READERS + 1)]
@@ -106,6 +112,7 @@ def test_more_uploads_at_once_than_a_tenant_may_have_are_told_when_to_come_again
             slow = image_url(SLOW)
             async with begun(door, *(post("ada", input_reference=slow) for _ in range(MOST_SENT))) as tasks:
                 await door.has(AT_ONCE)
+                await in_line(desk, "ada", MOST_SENT)
                 for medium in (slow, image_url(QUICK)):
                     async with asyncio.timeout(20):
                         refused = await post("ada", input_reference=medium)
