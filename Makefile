@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: venv demo check test faults quality serve clean
+.PHONY: venv demo check test test-slow faults quality serve clean
 
 venv: $(INSTALLED)
 
@@ -24,6 +24,9 @@ check: venv
 
 test: venv
 	$(BIN)/pytest
+
+test-slow: venv  ## the tests that `make test` leaves out, in some three minutes
+	$(BIN)/pytest -m slow
 
 faults: venv  ## 200 jobs under kill -9 and SIGSTOP on both databases: docs/reliability.json, in some twelve minutes
 	$(BIN)/python -m tests.faults.long

@@ -1,12 +1,13 @@
 """version -> its tiny checkpoint folder, written once a session and only if asked for"""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import torch
 
 from aiprod_components.families import make_family
 from aiprod_components.families.ltx2 import LTX2Family
@@ -21,6 +22,15 @@ LORAS: dict[str, dict[str, Any] | None] = {
     "pose": {"control": "video", "downscale": 2},
 }
 FolderOf = Callable[[str], Path]
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Networks this small are slower with two; and as many for both sides of a comparison, or sums are made in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

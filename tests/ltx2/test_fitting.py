@@ -271,6 +271,7 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("uncompiled")
 def test_compiled_blocks_are_captured_whole_but_for_the_pass_that_skips_attention(family_of: FamilyOf):
     plain, compiled = (transformer_of(family_of(precision="float32", compile=compiled)) for compiled in (False, True))
@@ -281,6 +282,7 @@ def test_compiled_blocks_are_captured_whole_but_for_the_pass_that_skips_attentio
     assert max(differences(*perturbed)) < 1e-6 and counters["graph_break"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("uncompiled")
 def test_a_lora_in_compiled_blocks_is_heard_and_gone_again(family_of: FamilyOf):
     network, plain = (JointNetwork(family_of(compile=compiled), "transformer", device=CPU) for compiled in (True, False))

@@ -25,6 +25,8 @@ from torch import Tensor
 from tests.ltx2.conftest import FolderOf
 from tests.ltx2.folders import STG_BLOCKS, VERSIONS, make_folder, make_lora
 
+pytestmark = pytest.mark.slow
+
 HEARD = 1e-3  # relative: rounding is a thousand times smaller
 
 Latents = tuple[Tensor, Tensor]

@@ -63,15 +63,6 @@ FamilyOf = Callable[..., LTX2Family]
 Split_ = Callable[..., Split]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """As many for both, or sums are made in another order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def family_of(folder_of: FolderOf) -> FamilyOf:
     @cache

@@ -20,7 +20,7 @@ from tests.ltx2.conftest import FolderOf
 from tests.ltx2.rank_processes import CPU
 from tests.ltx2.test_parallel import PROMPT, REQUESTS, TOLERANCE, call_of, family_of, latents_apart
 
-pytestmark = pytest.mark.timeout(3 * PATIENCE + 120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * PATIENCE + 120)]
 
 SHARE = {"CPU": 0.1}
 
