@@ -139,6 +139,7 @@ def test_ltx2_goes_and_comes_back_while_the_miniature_works(
     assert again.headers["x-aiprod-frames-sha256"] == expected.frames_digest
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_cut_off_leaves_the_miniature_serving_and_ltx2_says_why(
     graph: Serving, http: httpx.Client, config: dict[str, Any], args: dict[str, Any], tmp_path: Path
 ) -> None:
