@@ -8,6 +8,7 @@ import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
 
+import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
@@ -142,6 +143,11 @@ class PromptEmbeds:
     negative_mask: Bool[Tensor, "B N"] | None = None
     audio_embeds: Float[Tensor, "B S A"] | None = None
     negative_audio_embeds: Float[Tensor, "B N A"] | None = None
+
+    def to(self, device: torch.device) -> "PromptEmbeds":
+        """The same on a device."""
+        parts: dict[str, Tensor | None] = {part.name: getattr(self, part.name) for part in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{name: part.to(device) for name, part in parts.items() if part is not None})
 
 
 @dataclass(frozen=True)

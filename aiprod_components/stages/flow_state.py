@@ -86,7 +86,7 @@ def start_flow(call: Denoise | Refine, *, grid: LatentGrid, device: torch.device
         done=0,
         sampling=sampling,
         purpose=purpose,
-        prompt_embeds=_moved(cast(PromptEmbeds, call.prompt_embeds), device),
+        prompt_embeds=cast(PromptEmbeds, call.prompt_embeds).to(device),
         conditioning=Conditioning(conditioning.clean.to(device), conditioning.freedom.to(device)),
         guides=Appended(guides.values.to(device), guides.positions.to(device), guides.freedom.to(device)),
         guide_noise=guide_noise.to(device),
@@ -110,8 +110,3 @@ def _beside(guides: tuple[Guide, ...], *, video: VideoShape, grid: LatentGrid) -
         torch.cat([torch.zeros(0, 3), *positions]).unsqueeze(0),
         torch.cat([torch.zeros(1, 0), *freedom], dim=1),
     )
-
-
-def _moved(prompt: PromptEmbeds, device: torch.device) -> PromptEmbeds:
-    parts = (prompt.embeds, prompt.mask, prompt.negative_embeds, prompt.negative_mask)
-    return PromptEmbeds(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]

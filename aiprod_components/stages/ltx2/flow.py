@@ -38,7 +38,7 @@ class LTX2FlowStage:
             if ranks is None
             else SharedNetwork(family, transformer, device=device, fused=fused, ranks=ranks)
         )
-        self._normalization = Normalization.of_audio(family, device=device)
+        self._normalization = Normalization.of_audio(family, device=torch.device("cpu"))  # where latents come from, and go
 
     def run(self, call: Denoise | Refine, progress: Progress) -> Latents:
         return run_steps(self, call, progress)
@@ -46,11 +46,10 @@ class LTX2FlowStage:
     @torch.inference_mode()
     def start(self, call: Denoise | Refine) -> JointState:
         positions, audio_positions = self._network.positions(call.video)
-        on_cpu = Normalization(self._normalization.mean.cpu(), self._normalization.std.cpu(), self._normalization.factor)
         return start_joint(
             call,
             grid=self._family.grid,
-            normalization=on_cpu,
+            normalization=self._normalization,
             positions=positions,
             audio_positions=audio_positions,
             device=self._device,
@@ -76,10 +75,10 @@ class LTX2FlowStage:
         if not (state.pictures.x.isfinite().all() and state.sound.x.isfinite().all()):
             raise NumericalError("the latents are not finite after the last step; lower guidance_scale or the scales of loras")
         _, *shape = self._family.grid.shape_of(state.video)
-        sound = self._normalization.undone(state.sound.x)
+        sound = self._normalization.undone(state.sound.x.cpu())
         return Latents(
             grid_of(state.pictures.x, shape=(shape[0], shape[1], shape[2])).cpu(),
-            audio_grid_of(sound, channels=AUDIO_CHANNELS).cpu(),
+            audio_grid_of(sound, channels=AUDIO_CHANNELS),
             state.noise_state,
         )
 

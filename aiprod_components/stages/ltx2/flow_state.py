@@ -114,7 +114,7 @@ def start_joint(
         sound=Stream(sound.to(device)),
         done=0,
         sampling=call.sampling,
-        prompt_embeds=moved(cast(PromptEmbeds, call.prompt_embeds), device),
+        prompt_embeds=cast(PromptEmbeds, call.prompt_embeds).to(device),
         held=_on(held, device),
         held_sound=_on(held_sound, device),
         positions=coordinates,
@@ -213,18 +213,6 @@ def guide_positions(guide: Guide, *, video: VideoShape, grid: LatentGrid) -> Flo
     bounds[0] = ((bounds[0] + 1 - grid.time).clamp(min=0) + guide.frame) / video.frame_rate
     bounds[1:] *= video.height // guide.video.height
     return bounds.unsqueeze(0)
-
-
-def moved(prompt: PromptEmbeds, device: torch.device) -> PromptEmbeds:
-    parts = (
-        prompt.embeds,
-        prompt.mask,
-        prompt.negative_embeds,
-        prompt.negative_mask,
-        prompt.audio_embeds,
-        prompt.negative_audio_embeds,
-    )
-    return PromptEmbeds(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
 
 
 def _draw(shape: tuple[int, ...] | torch.Size, generator: torch.Generator, *, dtype: torch.dtype) -> Tensor:
