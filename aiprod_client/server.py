@@ -79,8 +79,7 @@ def running_server(
     Raises ServerError when it does not get ready, and ConfigError when it cannot. SIGTERM ends the block as Ctrl-C does.
     """
     with tempfile.TemporaryDirectory() as folder, interruptible():
-        settings = _config_for(config, host=host, port=port, grpc_port=grpc_port)
-        families = _families_in(settings)
+        settings, families = _config_for(config, host=host, port=port, grpc_port=grpc_port)
         chosen: int = settings["http_options"]["port"]
         grpc: int | None = settings.get("grpc_options", {}).get("port")
         _check_port(chosen, option="--port")
@@ -103,27 +102,20 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _config_for(config: Path, *, host: str, port: int | None, grpc_port: int | None) -> dict[str, Any]:
+def _config_for(config: Path, *, host: str, port: int | None, grpc_port: int | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The config as it is to be run, and what is to be said of its families."""
     if find_spec("ray") is None:
         raise ServerError("ray is not installed; install it with: pip install 'ray[serve]'")
-    from deployments.settings import check_config, check_reach  # Ray takes seconds to import, and may not be there
+    from deployments.settings import check_reach, read_config  # Ray takes seconds to import, and may not be there
 
-    settings = check_config(config)
+    settings, families = read_config(config)
     check_reach(settings, host=host)
     http, grpc = settings.get("http_options") or {}, settings.get("grpc_options")
     settings = {**settings, "http_options": {**http, "host": host, "port": port or http.get("port", DEFAULT_PORT)}}
     if grpc:
         chosen = grpc_port or (grpc.get("port", DEFAULT_GRPC_PORT) if port is None else free_port())
         settings["grpc_options"] = {**grpc, "port": chosen}
-    return settings
-
-
-def _families_in(settings: dict[str, Any]) -> tuple[str, ...]:
-    from deployments.settings import FamilyArgs
-
-    served = [application["args"] for application in settings["applications"] if application["import_path"] == "deployments.graph:family"]
-    families = [FamilyArgs.model_validate(args).make() for args in served]
-    return tuple(f"{family.name}: {family.title}; licence: {family.licence}" for family in families)
+    return settings, tuple(f"{family.name}: {family.title}; licence: {family.licence}" for family in families)
 
 
 def _check_port(port: int, *, option: str) -> None:

@@ -46,8 +46,8 @@ class FamilyArgs(_Strict):
     frame: "visible", "invisible", or an operator's own as package.module:factory.
 
     For families that know them (ltx2): `variant` (dev, distilled), absent: by the checkpoint; absent, the first of `precision` (bfloat16,
-    float32, float8), `compile` (false, true), `attention` (auto, flash3, xformers, native), `offload` (none, group) and `tiling` of the
-    VAE (auto, always, never).
+    float32, float8), `compile` (false, true), `attention` (auto, flash3, xformers, native), `offload` (none, group), `tiling` of the
+    VAE (auto, always, never) and `cache` (a threshold; 0: none).
     """
 
     name: str
@@ -61,6 +61,7 @@ class FamilyArgs(_Strict):
     attention: str | None = None
     offload: str | None = None
     tiling: str | None = None
+    cache: float | None = None
 
     def make(self) -> Family:
         """The family. Raises AiprodError when there is none of that name, or none without weights."""
@@ -175,6 +176,11 @@ BLOCKS: dict[str, type[BaseModel]] = {
 
 def check_config(path: str | Path) -> dict[str, Any]:
     """The config as it stands in the file. Raises ConfigError listing everything in it that Serve would pass over in silence."""
+    return read_config(path)[0]
+
+
+def read_config(path: str | Path) -> tuple[dict[str, Any], tuple[Family, ...]]:
+    """The same, and its families, which checking it takes to make. Raises ConfigError as `check_config` does."""
     try:
         config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         ServeDeploySchema.model_validate(config)
@@ -182,17 +188,20 @@ def check_config(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
         raise ConfigError(f"{path} is not a Ray Serve config: {error}") from error
-    if faults := list(_faults(config)):
+    if faults := list(_option_faults(config)):
         raise ConfigError(f"{path}: " + "; ".join(faults))
-    return config
+    made = {_name(application): _make(application) for application in _of_builder("family", config)}
+    if faults := [*_family_faults(config, made), *_reach_faults(config)]:
+        raise ConfigError(f"{path}: " + "; ".join(faults))
+    return config, tuple(family for family in made.values() if isinstance(family, Family))
 
 
-def _faults(config: Mapping[str, Any]) -> Iterator[str]:
+def _option_faults(config: Mapping[str, Any]) -> Iterator[str]:
     yield from _unknown_keys(config, ServeDeploySchema, at="config")
     yield from _unknown_keys(config.get("http_options") or {}, HTTPOptionsSchema, at="http_options")
     yield from _unknown_keys(config.get("grpc_options") or {}, gRPCOptionsSchema, at="grpc_options")
-    faults = [fault for application in config["applications"] for fault in _application_faults(application)]
-    yield from faults or (*_family_faults(config["applications"]), *_reach_faults(config))
+    for application in config["applications"]:
+        yield from _application_faults(application)
 
 
 def _application_faults(application: Mapping[str, Any]) -> Iterator[str]:
@@ -214,24 +223,35 @@ def _application_faults(application: Mapping[str, Any]) -> Iterator[str]:
         yield from _invalid(deployment.get("user_config") or {}, deployments[deployment["name"]], at=f"{at}.user_config")
 
 
-def _family_faults(applications: list[dict[str, Any]]) -> Iterator[str]:
+def _of_builder(kind: str, config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [application for application in config["applications"] if application["import_path"] == f"deployments.graph:{kind}"]
+
+
+def _make(application: Mapping[str, Any]) -> Family | AiprodError:
+    """The family of an application, or why there is none."""
+    try:
+        family = FamilyArgs.model_validate(application.get("args") or {}).make()
+        if family.watermark is not None:
+            make_watermark(family.watermark)
+    except AiprodError as error:
+        return error
+    return family
+
+
+def _family_faults(config: Mapping[str, Any], made: Mapping[str, Family | AiprodError]) -> Iterator[str]:
     """The API finds a family by the name of its application, and a family is one that can be made."""
-    by_builder = {kind: [a for a in applications if a["import_path"] == f"deployments.graph:{kind}"] for kind in ("family", "api")}
-    served = {_name(application): application.get("args") or {} for application in by_builder["family"]}
-    for application in by_builder["family"]:
-        name, args = _name(application), served[_name(application)]
-        if args.get("name") != name:
-            yield f"{name}.args.name is {args.get('name')!r}; a family's application bears its name"
-        try:
-            made = FamilyArgs.model_validate(args).make()
-            if made.watermark is not None:
-                make_watermark(made.watermark)
-            yield from _stage_faults(application, made)
-        except AiprodError as error:
-            yield f"{name}.args: {error.message}"
-    if [application.get("route_prefix", "/") for application in by_builder["api"]] != ["/"]:
+    served = {_name(application): application.get("args") or {} for application in _of_builder("family", config)}
+    for application in _of_builder("family", config):
+        name, family = _name(application), made[_name(application)]
+        if served[name].get("name") != name:
+            yield f"{name}.args.name is {served[name].get('name')!r}; a family's application bears its name"
+        if isinstance(family, AiprodError):
+            yield f"{name}.args: {family.message}"
+        else:
+            yield from _stage_faults(application, family)
+    if [application.get("route_prefix", "/") for application in _of_builder("api", config)] != ["/"]:
         yield "one application must be deployments.graph:api, at route_prefix /"
-    for application in by_builder["api"]:
+    for application in _of_builder("api", config):
         for offered in (application.get("args") or {}).get("families") or []:
             if offered not in served.values():
                 yield f"{_name(application)}.args.families has {offered}, which is no application's args here"

@@ -19,6 +19,7 @@ from aiprod_client import Client, cli, server
 from aiprod_client.server import LOOPBACK, Server, ServerError, free_port, running_server
 from aiprod_components.errors import ConfigError
 from aiprod_components.families import make_family
+from deployments.settings import FamilyArgs
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "serve_config.yaml"
@@ -104,6 +105,15 @@ def test_each_family_is_told_with_its_licence() -> None:
     family = make_family("miniature")
     with running_server(CONFIG, port=free_port()) as running:
         assert running.families == (f"miniature: {family.title}; licence: {family.licence}",)
+
+
+def test_each_family_is_made_once_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making one of LTX-2 reads the headers of tens of gigabytes."""
+    made: list[str] = []
+    make = FamilyArgs.make
+    monkeypatch.setattr(FamilyArgs, "make", lambda args: made.append(args.name) or make(args))
+    with running_server(CONFIG, port=free_port()):
+        assert made == ["miniature"]
 
 
 def test_serve_prints_the_licences(monkeypatch: pytest.MonkeyPatch) -> None:
