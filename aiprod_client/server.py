@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
 from aiprod_client.calls import DEPLOY_FAILED, RUNNING
 from aiprod_client.client import Client
+
+if TYPE_CHECKING:
+    from aiprod_components.families.base import Family
 
 ROOT = Path(__file__).parents[1]
 SERVE = Path(sys.executable).with_name("serve")
@@ -49,7 +52,7 @@ class ServerError(Exception):
 class Server:
     """A graph that is ready; `grpc` is where it speaks gRPC (HOST:PORT), if its config says that it does.
 
-    `families` says of each that is served what it is, and its licence.
+    `families` says of each that is served what it is, its licence, and what is doubtful about it.
     """
 
     url: str
@@ -115,7 +118,13 @@ def _config_for(config: Path, *, host: str, port: int | None, grpc_port: int | N
     if grpc:
         chosen = grpc_port or (grpc.get("port", DEFAULT_GRPC_PORT) if port is None else free_port())
         settings["grpc_options"] = {**grpc, "port": chosen}
-    return settings, tuple(f"{family.name}: {family.title}; licence: {family.licence}" for family in families)
+    return settings, tuple(line for family in families for line in _told_of(family))
+
+
+def _told_of(family: "Family") -> Iterator[str]:
+    yield f"{family.name}: {family.title}; licence: {family.licence}"
+    if family.warning is not None:
+        yield f"warning: {family.warning}"
 
 
 def _check_port(port: int, *, option: str) -> None:

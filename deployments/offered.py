@@ -31,7 +31,9 @@ def make_offer(args: ApiArgs) -> Offer:
     errors: dict[str, AiprodError] = {}
     for family in args.families:
         try:
-            families[family.name] = family.make()
+            made = families[family.name] = family.make()
+            if made.warning is not None:
+                log.warning("model %s: %s", family.name, made.warning)
         except AiprodError as error:
             log.error("model %s cannot be served: %s", family.name, error.message)
             errors[family.name] = error

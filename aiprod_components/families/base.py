@@ -104,6 +104,7 @@ class Family:
 
     name: str
     title: str
+    `warning` is what its operator should know of it at start (None: nothing).
     licence: str
     grid: LatentGrid
     limits: Limits
@@ -124,6 +125,7 @@ class Family:
     @property
     def makes_sound(self) -> bool:
         return self.grid.audio_rate > 0
+    warning: str | None = None
 
     def language_model(self) -> Path:
         """The folder of what enhances prompts. Raises InvalidRequestError when the family has none."""

@@ -28,6 +28,7 @@ from aiprod_components.families.ltx2_folder import (
     Version,
     check_folder,
     choose_transformer,
+    contradiction,
     detect_variant,
     detect_version,
     licence_of,
@@ -196,6 +197,7 @@ def make_ltx2(*, weights: str | None, variant: str | None = None, fitting: Fitti
         encodes_alone=True,
         antialiases_keyframes=False,
         is_distilled=variant == "distilled",
+        warning=contradiction(folder, variant),
         version=version,
         fitting=fitting,
     )

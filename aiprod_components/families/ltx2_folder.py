@@ -196,6 +196,17 @@ def choose_transformer(folder: Path, variant: str) -> Path:
     return folder / "transformer"
 
 
+def contradiction(folder: Path, variant: str) -> str | None:
+    """What a folder says against the variant that it is served as (None: nothing). Its owner knows better, who may have fused a LoRA."""
+    # Beside another transformer the folder's own is the distilled one, whatever the scheduler does for the other.
+    if variant == detect_variant(folder) or variant != "distilled" or (folder / FULL).is_dir():
+        return None
+    return (
+        f"{folder / 'scheduler' / 'scheduler_config.json'} says that the checkpoint is guided (use_dynamic_shifting); it is served as "
+        "distilled because variant says so; leave variant out unless its weights are distilled"
+    )
+
+
 def skippable_blocks(transformer: Path) -> int:
     """How many blocks skip guidance may choose from: the attention of 2.0 has no way to be left out, whatever is asked."""
     config = read_json(transformer / "config.json")

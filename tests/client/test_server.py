@@ -7,6 +7,7 @@ import stat
 import sys
 import threading
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -105,6 +106,14 @@ def test_each_family_is_told_with_its_licence() -> None:
     family = make_family("miniature")
     with running_server(CONFIG, port=free_port()) as running:
         assert running.families == (f"miniature: {family.title}; licence: {family.licence}",)
+
+
+def test_what_is_doubtful_about_a_family_is_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = FamilyArgs.make
+    monkeypatch.setattr(FamilyArgs, "make", lambda args: replace(make(args), warning="it says that it is guided"))
+    with running_server(CONFIG, port=free_port()) as running:
+        assert running.families[0].startswith("miniature: ")
+        assert running.families[1:] == ("warning: it says that it is guided",)
 
 
 def test_each_family_is_made_once_at_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """a folder of 2.0, 2.3 or 2.5 -> version, variant, defaults, limits, licence and fingerprint of its family"""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,21 @@ def test_a_variant_that_is_said_goes_before(version: str, variant: str, folder_o
     family = family_of(folder_of(version), variant=variant, precision="float32")
     assert family.title == f"LTX-2 {version}, {variant}, float32" and family.dtype == torch.float32
     assert family.transformer == ("transformer_full" if (version, variant) == ("2.5", "dev") else "transformer")
+
+
+@pytest.mark.parametrize("version", ["2.0", "2.3"])
+def test_a_guided_folder_that_is_said_to_be_distilled_is_served_with_a_warning(version: str, folder_of: FolderOf):
+    warning = family_of(folder_of(version), variant="distilled").warning
+    assert warning is not None and "says that the checkpoint is guided" in warning and "because variant says so" in warning
+    assert family_of(folder_of(version)).warning is None and family_of(folder_of(version), variant="dev").warning is None
+
+
+@pytest.mark.parametrize("shifts", [False, True])
+def test_of_a_folder_with_both_transformers_either_variant_is_served_without_a_warning(shifts: bool, folder_of: FolderOf, tmp_path: Path):
+    folder = shutil.copytree(folder_of("2.5"), tmp_path / "2.5")
+    scheduler = folder / "scheduler/scheduler_config.json"
+    scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | {"use_dynamic_shifting": shifts}))
+    assert [family_of(folder, variant=variant).warning for variant in ("dev", "distilled")] == [None, None]
 
 
 @pytest.mark.parametrize(("version", "skipped"), [("2.0", None), ("2.3", (1,)), ("2.5", (1,))])
