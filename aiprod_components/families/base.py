@@ -100,11 +100,11 @@ class Family:
 
     `architecture` says whose stages compute with it. `encodes_alone`: what a prompt is to a network depends on whether another is encoded
     beside it. `antialiases_keyframes`: what the network knows as the picture of a keyframe was filtered before it was made smaller.
+    `warning` is what its operator should know of it at start (None: nothing).
     """
 
     name: str
     title: str
-    `warning` is what its operator should know of it at start (None: nothing).
     licence: str
     grid: LatentGrid
     limits: Limits
@@ -121,11 +121,11 @@ class Family:
     encodes_alone: bool = False
     antialiases_keyframes: bool = True
     is_distilled: bool = False  # the weights of stage 1 are: the few predefined steps need no LoRA
+    warning: str | None = None
 
     @property
     def makes_sound(self) -> bool:
         return self.grid.audio_rate > 0
-    warning: str | None = None
 
     def language_model(self) -> Path:
         """The folder of what enhances prompts. Raises InvalidRequestError when the family has none."""
