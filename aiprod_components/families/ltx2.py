@@ -24,6 +24,7 @@ from aiprod_components.families.loras import LoraFile, describe_lora
 from aiprod_components.families.ltx2_fitting import AS_IT_IS, Fitting
 from aiprod_components.families.ltx2_folder import (
     FULL,
+    UNSAID,
     VERSIONS,
     Version,
     check_folder,
@@ -41,6 +42,7 @@ DISTILLED_SIGMAS = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421
 REFINEMENT_SIGMAS = (0.909375, 0.725, 0.421875, 0.0)
 DRAFT_SHIFT = 2.05  # of guided drafts, however many tokens they have
 AUDIO_RATE = 25.0  # audio latents per second
+BLOCKS = 48  # of the transformer
 
 PACKAGES = ("diffusers", "peft", "accelerate")  # of the extra
 VARIANTS = ("dev", "distilled")
@@ -167,13 +169,22 @@ def make_ltx2(*, weights: str | None, variant: str | None = None, fitting: Fitti
     check_folder(folder)
     version = detect_version(folder)
     variant = detect_variant(folder) if variant is None else variant
-    transformer = choose_transformer(folder, variant)
-    blocks = skippable_blocks(transformer)
-    guidance = _guidance(version, blocks=blocks, is_distilled=variant == "distilled")
+    blocks = skippable_blocks(choose_transformer(folder, variant))
+    family = _family_of(folder, version, variant, blocks=blocks, fitting=fitting)
+    return replace(family, licence=licence_of(folder), warning=contradiction(folder, variant))
+
+
+def unserved_ltx2(version: str, variant: str) -> Family:
+    """The family of a folder that is not here: its requests can be planned and reckoned with, not run."""
+    return _family_of(Path("absent"), VERSIONS[version], variant, blocks=BLOCKS, fitting=AS_IT_IS)
+
+
+def _family_of(folder: Path, version: Version, variant: str, *, blocks: int, fitting: Fitting) -> Family:
+    guidance = _guidance(version, blocks=blocks, is_distilled=variant == DISTILLED)
     return LTX2Family(
         name="ltx2",
         title=f"LTX-2 {version.name}, {variant}, {fitting.precision}",
-        licence=licence_of(folder),
+        licence=UNSAID,
         grid=LatentGrid(time=8, space=32, channels=128, audio_rate=AUDIO_RATE),
         limits=Limits(
             max_frames=1201, min_side=64, max_side=3840, max_pixels=3840 * 2176, max_steps=100, max_prompt_bytes=4000, max_seconds=20.1
@@ -197,7 +208,6 @@ def make_ltx2(*, weights: str | None, variant: str | None = None, fitting: Fitti
         encodes_alone=True,
         antialiases_keyframes=False,
         is_distilled=variant == "distilled",
-        warning=contradiction(folder, variant),
         version=version,
         fitting=fitting,
     )
