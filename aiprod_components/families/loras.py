@@ -1,7 +1,7 @@
 """a safetensors file -> the LoRA that a family can use, or why it cannot"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from aiprod_components.media.controls import CONTROLS
 from aiprod_components.models.lora import check_header, metadata_of, misfit
 
 COMPONENTS = ("denoiser", "refiner")
+Shapes = Mapping[str, tuple[int, ...]]  # of weights, by their modules
 
 
 @dataclass(frozen=True)
@@ -28,23 +29,29 @@ class LoraFile:
     fault: str | None
 
 
-def describe_lora(file: Path, *, family: str, shapes: Mapping[str, Mapping[str, tuple[int, ...]]]) -> LoraFile:
-    """What a file says of itself, and whether it fits the family. `shapes` are those of the weights of each component.
+def describe_lora(file: Path, *, family: str, shapes: Mapping[str, Shapes], changed: Callable[[Path], Shapes] = check_header) -> LoraFile:
+    """What a file says of itself, and whether it fits the family. `shapes` are those of the weights of each component, `changed` reads
+    those that a file changes, by the family's names.
 
     What its header leaves unsaid the file beside it may say, NAME.json.
     """
     try:
         metadata = {**_beside(file), **metadata_of(file)}
-        fault = _fault(file, metadata, family=family, shapes=shapes)
+        fault = _fault(metadata, family=family, shapes=shapes) or misfit(changed(file), shapes[_component(metadata)])
     except CheckpointError as error:
         # Clients read it: the server's folders are none of their business.
         metadata, fault = {}, error.message.replace(str(file), "its file")
     downscale = int(_downscale(metadata)) if fault is None else 1
-    return LoraFile(file.stem, file, metadata.get("component", COMPONENTS[0]), metadata.get("control"), downscale, fault)
+    return LoraFile(file.stem, file, _component(metadata), metadata.get("control"), downscale, fault)
 
 
-def _fault(file: Path, metadata: Mapping[str, str], *, family: str, shapes: Mapping[str, Mapping[str, tuple[int, ...]]]) -> str | None:
-    component, control = metadata.get("component", COMPONENTS[0]), metadata.get("control")
+def _component(metadata: Mapping[str, str]) -> str:
+    return metadata.get("component", COMPONENTS[0])
+
+
+def _fault(metadata: Mapping[str, str], *, family: str, shapes: Mapping[str, Shapes]) -> str | None:
+    """Of what it says of itself."""
+    component, control = _component(metadata), metadata.get("control")
     if component not in shapes:
         return f"it changes {component}, which takes no LoRAs"
     if (made_for := metadata.get("family", family)) != family:
@@ -55,7 +62,7 @@ def _fault(file: Path, metadata: Mapping[str, str], *, family: str, shapes: Mapp
         return f"it takes a reference video, and changes {component}; only stage 1 looks at one"
     if _downscale(metadata) not in ("1", "2", "4"):
         return f"its downscale is {_downscale(metadata)}; it must be 1, 2 or 4"
-    return misfit(check_header(file), shapes[component])
+    return None
 
 
 def _downscale(metadata: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ The networks are diffusers' and transformers' own (extra `ltx2`), imported when 
 """
 
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +20,7 @@ from aiprod_components.errors import CheckpointError
 from aiprod_components.families.base import Chaining, Family, Limits, SamplingDefaults
 from aiprod_components.families.fingerprint import files_in, fingerprint_of, sample_of_file
 from aiprod_components.families.loras import COMPONENTS as LORA_COMPONENTS
-from aiprod_components.families.loras import LoraFile, describe_lora
+from aiprod_components.families.loras import LoraFile, Shapes, describe_lora
 from aiprod_components.families.ltx2_fitting import AS_IT_IS, Fitting
 from aiprod_components.families.ltx2_folder import (
     FULL,
@@ -36,6 +36,7 @@ from aiprod_components.families.ltx2_folder import (
     read_json,
     skippable_blocks,
 )
+from aiprod_components.families.ltx2_loras import shapes_of
 from aiprod_components.values import LatentGrid, VideoShape
 
 DISTILLED_SIGMAS = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0)
@@ -130,7 +131,9 @@ class LTX2Family(Family):
         folders = [self.folder / "loras", *([] if self.lora_folder is None else [self.lora_folder])]
         files = {file.stem: file for folder in folders for file in sorted(folder.glob("*.safetensors"))}
         shapes = self._shapes_of_transformer() if files else {}
-        return {name: describe_lora(file, family=self.name, shapes=dict.fromkeys(LORA_COMPONENTS, shapes)) for name, file in files.items()}
+        of: dict[str, Shapes] = dict.fromkeys(LORA_COMPONENTS, shapes)
+        changed = partial(shapes_of, known=shapes)
+        return {name: describe_lora(file, family=self.name, shapes=of, changed=changed) for name, file in files.items()}
 
     def _shapes_of_transformer(self) -> dict[str, tuple[int, ...]]:
         """Of the weights that a LoRA may change, from the headers of its files."""
@@ -148,7 +151,7 @@ class LTX2Family(Family):
         tables |= {"is_distilled": self.is_distilled, "watermark": self.watermark}
         files = [
             *files_in("weights", self.folder, *(f"**/*{ending}" for ending in (".safetensors", ".json", ".model"))),
-            *files_in("loras", self.lora_folder, "*.safetensors"),
+            *files_in("loras", self.lora_folder, "*.safetensors", "*.json"),
         ]
         return fingerprint_of(tables | {"files": {name: sample_of_file(file) for name, file in files}}, [])
 

@@ -13,6 +13,8 @@ from torch.distributed import ProcessGroup
 from aiprod_components.calls import LoraUse, Pass
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.families.ltx2 import LTX2Family
+from aiprod_components.families.ltx2_loras import factors_of
+from aiprod_components.stages.ltx2.cache import Computed, course_of
 from aiprod_components.stages.ltx2.fitting import fit_transformer, load_lora
 from aiprod_components.stages.ltx2.flow_state import Held
 from aiprod_components.stages.ltx2.parallel import share_tokens
@@ -132,14 +134,9 @@ class JointNetwork:
     def _load(self, name: str) -> None:
         if name in self._loaded:
             return
-        from diffusers.pipelines.ltx2.pipeline_ltx2 import LTX2Pipeline
-
-        path = self._family.lora(name).path
+        factors = factors_of(self._family.lora(name).path)
         try:
-            # Knows the names that other trainers give to the same layers.
-            factors: Any = LTX2Pipeline.lora_state_dict(str(path.parent), weight_name=path.name, local_files_only=True)
-            own = {key: value for key, value in factors.items() if key.startswith("transformer.")}
-            load_lora(self._transformer, own, name=name, fitting=self._family.fitting)
+            load_lora(self._transformer, factors, name=name, fitting=self._family.fitting)
         except (ValueError, KeyError, RuntimeError) as error:
             raise InvalidRequestError(f"lora {name!r} does not belong to {self._family.title}: {error}", field="loras") from error
         self._loaded.add(name)
