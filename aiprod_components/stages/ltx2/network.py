@@ -14,7 +14,6 @@ from aiprod_components.calls import LoraUse, Pass
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.families.ltx2 import LTX2Family
 from aiprod_components.families.ltx2_loras import factors_of
-from aiprod_components.stages.ltx2.cache import Computed, course_of
 from aiprod_components.stages.ltx2.fitting import fit_transformer, load_lora
 from aiprod_components.stages.ltx2.flow_state import Held
 from aiprod_components.stages.ltx2.parallel import share_tokens
