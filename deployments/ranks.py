@@ -1,6 +1,7 @@
 """a replica's placement group -> the replica in its first bundle, an actor that follows it in each of the others
 
-`serve_config.yaml` says how many share a stage: `placement_group_bundles: [{GPU: 1}, {GPU: 1}]`, `placement_group_strategy: STRICT_PACK`.
+`serve_config.yaml` says how many share a stage: `placement_group_bundles: [{CPU: 1, GPU: 1}, {CPU: 1, GPU: 1}]`, `placement_group_strategy:
+STRICT_PACK`, and `ray_actor_options: {num_cpus: 1, num_gpus: 1}` for the replica, which is in the first.
 """
 
 import os
@@ -17,8 +18,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from aiprod_components.errors import ConfigError, UnavailableError
 from aiprod_components.local import best_device
 from aiprod_components.stages.ranks import Following, Place, Ranks, Recipe
-
-ONE_NODE = "STRICT_PACK"
+from deployments.placement import ONE_NODE
 
 
 def ranks_here() -> Ranks | None:

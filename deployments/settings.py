@@ -24,9 +24,10 @@ from ray.serve.schema import (
 from aiprod_components.errors import AiprodError, ConfigError
 from aiprod_components.families import make_family
 from aiprod_components.families.base import Family
-from aiprod_components.stages import STAGES, stages_of
+from aiprod_components.stages import SHARED, STAGES, stages_of
 from aiprod_components.watermarks import make_watermark
 from deployments.outgoing import OutgoingPolicy
+from deployments.placement import placement_faults
 
 FAMILY, INGRESS = "family", "ingress"  # the root deployments of the two kinds of application
 DISPATCHER = "dispatcher"
@@ -218,6 +219,7 @@ def _application_faults(application: Mapping[str, Any]) -> Iterator[str]:
             yield f"{at} is not a deployment; they are {', '.join(deployments)}"
             continue
         yield from _unknown_keys(deployment, DeploymentSchema, at=at)
+        yield from placement_faults(deployment, at=at)
         for block, schema in BLOCKS.items():
             yield from _unknown_keys(deployment.get(block) or {}, schema, at=f"{at}.{block}")
         yield from _invalid(deployment.get("user_config") or {}, deployments[deployment["name"]], at=f"{at}.user_config")
@@ -285,7 +287,9 @@ def _stage_faults(application: Mapping[str, Any], family: Family) -> Iterator[st
             yield f"{_name(application)}.args.{argument} is {str(folder)!r}, where no folder is; name {what}"
     for stage in [deployment["name"] for deployment in application.get("deployments") or []]:
         if stage in STAGES and stage not in stages_of(family):
-            yield f"{_name(application)}.{stage} has nothing to run; name a folder as {stage} in the application's args, or leave it out"
+            yield f"{at} has nothing to run; name a folder as {stage} in the application's args, or leave it out"
+        if len(deployment.get("placement_group_bundles") or []) > 1 and (family.architecture, stage) not in SHARED:
+            yield f"{at} works in one process; leave placement_group_bundles out"
 
 
 def _name(application: Mapping[str, Any]) -> str:
