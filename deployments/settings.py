@@ -285,7 +285,8 @@ def _stage_faults(application: Mapping[str, Any], family: Family) -> Iterator[st
     ):
         if folder is not None and not folder.is_dir():
             yield f"{_name(application)}.args.{argument} is {str(folder)!r}, where no folder is; name {what}"
-    for stage in [deployment["name"] for deployment in application.get("deployments") or []]:
+    for deployment in application.get("deployments") or []:
+        stage, at = deployment["name"], f"{_name(application)}.{deployment['name']}"
         if stage in STAGES and stage not in stages_of(family):
             yield f"{at} has nothing to run; name a folder as {stage} in the application's args, or leave it out"
         if len(deployment.get("placement_group_bundles") or []) > 1 and (family.architecture, stage) not in SHARED:
