@@ -1,5 +1,6 @@
 """examples/ltx2 -> accepted as they stand, on a tiny folder in the place of theirs; and what they promise of cards holds"""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ EXAMPLES = {path.stem: path for path in sorted((ROOT / "examples/ltx2").glob("*.
 CARDS: dict[str, tuple[dict[str | None, int], bool]] = {
     "one-80gb": ({None: 1}, True),
     "eight-h100": ({None: 8}, True),
+    "eight-h100-pairs": ({None: 8}, True),
     "l4-h100": ({"L4": 3, "H100": 3}, False),
 }
 
@@ -49,6 +51,17 @@ def test_an_example_is_accepted(example: str, version: str, folder_of: FolderOf,
     assert ServeDeploySchema.model_validate(check_config(tmp_path / "config.yaml"))
 
 
+def test_the_ranks_of_the_manual_are_accepted(folder_of: FolderOf, tmp_path: Path) -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/ltx2.md").read_text(), re.DOTALL)
+    (denoiser,) = yaml.safe_load(shown)
+    assert len(denoiser["placement_group_bundles"]) == 2
+    config = with_weights(yaml.safe_load(EXAMPLES["eight-h100"].read_text()), folder_of("2.3"))
+    stages = config["applications"][0]["deployments"]
+    config["applications"][0]["deployments"] = [denoiser if stage["name"] == "denoiser" else stage for stage in stages]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert check_config(tmp_path / "config.yaml")
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_names_every_stage_and_gives_it_a_card_and_a_bounded_queue(example: str, folder_of: FolderOf) -> None:
     stages = stages_in(yaml.safe_load(EXAMPLES[example].read_text()))
@@ -64,7 +77,8 @@ def test_an_examples_stages_fit_the_cards_that_it_is_for_in_whatever_order_they_
     shares: dict[str | None, list[float]] = {kind: [] for kind in cards}
     for stage in stages:
         options = stage["ray_actor_options"]
-        shares[options.get("accelerator_type")] += [options["num_gpus"]] * stage["num_replicas"]
+        ranks = [bundle["GPU"] for bundle in stage.get("placement_group_bundles", [])]
+        shares[options.get("accelerator_type")] += (ranks or [options["num_gpus"]]) * stage["num_replicas"]
     for kind, count in cards.items():
         for order in (sorted(shares[kind]), sorted(shares[kind], reverse=True)):
             assert len(packed(order)) <= count, (kind, order)
