@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from aiprod_client import cli_convert, cli_jobs, cli_keys
+from aiprod_client import cli_capacity, cli_convert, cli_jobs, cli_keys
 from aiprod_client.client import Client
 from aiprod_client.connecting import DEFAULT_SERVER
 from aiprod_client.errors import AiprodClientError
@@ -25,13 +25,14 @@ from aiprod_client.terminal import facts_table, job_bars, models_table, plan_tab
 from aiprod_client.video import GeneratedVideo
 from aiprod_components.errors import InvalidRequestError
 
-FORMATS = ("mp4", "png", "webp")
+FORMATS = ("mp4", "png", "webp", "m4a", "wav")
 
 app = group("aiprod", help="Two-stage video diffusion: prompts to videos, here or on a server.")
 app.add_typer(cli_jobs.app)
 app.add_typer(cli_keys.keys)
 app.add_typer(cli_keys.tenants)
 app.command()(cli_convert.convert)
+app.add_typer(cli_capacity.capacity)
 app.add_typer(cli_keys.webhooks)
 
 Prompt = Annotated[str, typer.Argument(help="What the video shows, in any language.", show_default=False)]
@@ -46,7 +47,10 @@ OnlyServer = Annotated[
 @with_settings
 def generate(
     prompt: Prompt,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write: an mp4, or a png or webp of a single frame.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The file to write: mp4; png, webp of one frame; m4a, wav of a sound."),
+    ],
     server: OnlyServer = None,
     local: Annotated[bool, typer.Option("--local", help="Run in this process even if a server answers.")] = False,
     weights: Weights = None,
