@@ -70,6 +70,12 @@ class StoreUnavailableError(UnavailableError):
     code = "store_unavailable"
 
 
+class StoreRefusedError(StoreUnavailableError):
+    """The artifact store is there and refuses what is asked of it, as it will until somebody sets it right."""
+
+    code = "store_refused"
+
+
 class WeightsChangedError(UnavailableError):
     """A stage computes with other weights or code than a job was planned for; the job must be planned anew."""
 

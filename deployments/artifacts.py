@@ -7,6 +7,8 @@
 What is put is there whole or not at all, on a disk too. Local folders serve one node.
 """
 
+import logging
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,13 +17,23 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, NotSupportedError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from aiprod_components.errors import ConfigError, MissingArtifactError, StoreUnavailableError
+from aiprod_components.errors import ConfigError, MissingArtifactError, StoreRefusedError, StoreUnavailableError
+
+log = logging.getLogger("ray.serve")
 
 CHUNK_BYTES = 1 << 20
 LINK_SECONDS = 600
+
+# What does not pass by itself: the store's own errors, and what its other errors say of EPERM, EACCES, EROFS, of a key or a bucket that is
+# none, and of a wrong region.
+REFUSALS = (PermissionDeniedError, UnauthenticatedError, NotSupportedError, PermissionError)
+REFUSAL = re.compile(
+    r"\(os error (1|13|30)\)|status code: 40[13]|NoSuchBucket|InvalidBucketName|ContainerNotFound|bucket does not exist"
+    r"|AuthorizationHeaderMalformed|incorrectly configured region"
+)
 
 
 def video_prefix(job: str, attempt: int) -> str:
@@ -76,8 +88,18 @@ class ArtifactStore:
         return isinstance(self._store, LocalStore)
 
     def put(self, key: str, data: bytes | memoryview) -> None:
-        with _told(key):
-            obstore.put(self._store, key, bytes(data))
+        """Raises StoreRefusedError where there is no such bucket."""
+        try:
+            with _told(key):
+                obstore.put(self._store, key, bytes(data))
+        except MissingArtifactError as error:  # what is missing is not the artifact
+            raise _refused(key, error) from error
+
+    def check(self, prefix: str) -> None:
+        """Raises StoreRefusedError or StoreUnavailableError where nothing can be put there."""
+        key = file_key(prefix, "try")
+        self.put(key, b"")
+        self.delete(key)
 
     def get(self, key: str) -> bytes:
         """Raises MissingArtifactError."""
@@ -138,10 +160,18 @@ class ArtifactStore:
 
 @contextmanager
 def _told(key: str) -> Iterator[None]:
-    """Whatever the store says, in two words: gone, or not now."""
+    """Whatever the store says, in few words: no, gone, or not now."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise MissingArtifactError(f"artifact {key} is not there any more") from error
     except (BaseError, OSError) as error:
+        if isinstance(error, REFUSALS) or REFUSAL.search(str(error)):
+            raise _refused(key, error) from error
+        if isinstance(error, FileNotFoundError):
+            raise MissingArtifactError(f"artifact {key} is not there any more") from error
         raise StoreUnavailableError("the artifact store cannot be reached now; try again in a few seconds") from error
+
+
+def _refused(key: str, error: Exception) -> StoreRefusedError:
+    """What clients are told names no bucket; the log does."""
+    log.error("the artifact store refuses %s: %s", key, error)
+    return StoreRefusedError("the server's artifact store refuses to keep or give files; whoever runs the server must set it right")

@@ -22,6 +22,7 @@ from aiprod_components.errors import (
     AiprodError,
     InvalidRequestError,
     MissingArtifactError,
+    StoreRefusedError,
     StoreUnavailableError,
     UnavailableError,
     WeightsChangedError,
@@ -204,6 +205,10 @@ class Dispatcher:
             await self._settle(self._storage.jobs.finish, claim, output, run.stages, self._args.retention_hours * 3600)
         except asyncio.CancelledError:
             raise
+        except StoreRefusedError as error:
+            # It may yet be set right, and no worker needs to be lost for the job to be tried again; but not without end.
+            tries, pause = self._config.max_attempts, self._config.refused_seconds
+            await self._settle(self._storage.jobs.retry, claim, _error(error), tries, pause)
         except (NotReadyError, WeightsChangedError, StoreUnavailableError, BackPressureError) as error:
             # Nobody was lost: the job waits until there is somebody to do it, and somewhere to put it.
             log.info("%s goes back to the queue: %s", job.id, error)
@@ -228,6 +233,8 @@ class Dispatcher:
             if not await asyncio.to_thread(self._storage.jobs.pin, Claim.of(job), fingerprint):
                 return None
             return JobRun(await asyncio.to_thread(self._assigner.assign, job, fingerprint), self._storage, handles)
+        except StoreRefusedError:
+            raise
         except (UnavailableError, RayError, RayServeException) as error:
             raise NotReadyError(f"model {job.family} is not ready: {error}") from error
 

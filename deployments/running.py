@@ -4,12 +4,13 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
-from aiprod_components.errors import MissingArtifactError, UnavailableError, WeightsChangedError
+from aiprod_components.errors import MissingArtifactError, StoreRefusedError, UnavailableError, WeightsChangedError
 from aiprod_components.plan import Plan, Step
 from deployments.artifacts import file_key, step_key, video_prefix
 from deployments.envelope import Receipt, Sealed
@@ -20,6 +21,7 @@ from deployments.orders import ForJob, Order, Publish, Report, merge_stages, rec
 from deployments.runner import run_plan, steps_to_run
 from deployments.settings import ProvenanceArgs
 from deployments.storage import Storage
+from deployments.telemetry.jobs import attempt_of
 
 log = logging.getLogger("ray.serve")
 
@@ -47,10 +49,16 @@ class Assignment:
     def prefix(self) -> str:
         return video_prefix(self.job.id, self.job.attempt)
 
+    @cached_property
+    def traceparent(self) -> str | None:
+        """The attempt's own place in the job's trace."""
+        context = attempt_of(self.job)
+        return None if context is None else str(context)
+
     def order(self, step: Step) -> Order:
         name, job = step.name, self.job
         to = Publish(self.prefix, job.id, job.family, job.pipeline, self.provenance) if name == self.plan.output else None
-        whose = ForJob(self.claim, self.artifacts, self.fingerprint, self.identities[name], self.scopes[name], publish=to)
+        whose = ForJob(self.claim, self.artifacts, self.fingerprint, self.identities[name], self.scopes[name], publish=to, traceparent=self.traceparent)
         return Order(name, step.call, whose)
 
 
@@ -101,10 +109,13 @@ class JobRun:
 
     async def walk(self) -> dict[str, Any]:
         """The output of the finished job. Raises UnavailableError when stages or the store stay away, and what a stage raised."""
+        if self.assignment.job.attempt > 1:
+            # Before anything is computed: the store may have been what ended the last attempt.
+            await asyncio.to_thread(self._storage.artifacts.check, self.assignment.prefix)
         for pause in PAUSES:
             try:
                 return await self._walk_once()
-            except WeightsChangedError:
+            except (WeightsChangedError, StoreRefusedError):
                 raise
             except (UnavailableError, MissingArtifactError, BackPressureError) as error:
                 log.warning("%s: %s; going on in %.1f s", self.assignment.job.id, error, pause)

@@ -144,11 +144,15 @@ class ApiArgs(_Strict):
 
 
 class DispatcherConfig(_Strict):
-    """A dispatcher's `user_config`: jobs at once, seconds after which a silent dispatcher's jobs go to another, and tries of a job."""
+    """A dispatcher's `user_config`: jobs at once, seconds after which a silent dispatcher's jobs go to another, and tries of a job.
+
+    A try counts when a worker was lost, or the artifact store refused; after that the next is `refused_seconds` later.
+    """
 
     slots: int = Field(default=4, ge=1, le=10_000)
     lease_seconds: float = Field(default=15.0, gt=0.5)
     max_attempts: int = Field(default=5, ge=1, le=100)
+    refused_seconds: float = Field(default=30.0, ge=0)
 
 
 class StageConfig(_Strict):

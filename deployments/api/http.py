@@ -30,7 +30,7 @@ from deployments.playground import mount
 POLL_AFTER_MS = 500
 HEARTBEAT_SECONDS = 15.0
 # A failed job's code -> the status of an answer that was to be its video.
-FAILURES = {"worker_lost": 503, "not_finite": 400, "invalid_media": 400, "invalid_request": 400}
+FAILURES = {"worker_lost": 503, "store_refused": 503, "not_finite": 400, "invalid_media": 400, "invalid_request": 400}
 
 VideoId = Annotated[str, Path(description="Of a video.")]
 IdempotencyKey = Annotated[

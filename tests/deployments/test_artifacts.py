@@ -1,12 +1,18 @@
 """bytes in a folder and in a bucket: the same answers from both"""
 
 import asyncio
+import os
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import obstore
 import pytest
+from obstore.exceptions import GenericError
 
-from aiprod_components.errors import ConfigError, MissingArtifactError, StoreUnavailableError
+from aiprod_components.errors import ConfigError, MissingArtifactError, StoreRefusedError, StoreUnavailableError
 from deployments.artifacts import CHUNK_BYTES, ArtifactStore
 
 BUCKET = "videos"
@@ -96,3 +102,95 @@ def test_a_store_that_cannot_be_used_is_told_as_such_and_names_no_folder(tmp_pat
     with pytest.raises(StoreUnavailableError) as told:
         store.put("steps/a/b", b"x")  # a file is where a folder would have to be
     assert str(tmp_path) not in told.value.message
+
+
+@contextmanager
+def answering(status: int, code: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ArtifactStore]:
+    """A bucket whose server answers everything like this, as S3 does."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length") or 0))
+            body = b"" if self.command == "HEAD" else f"<Error><Code>{code}</Code></Error>".encode()
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    for method in ("GET", "PUT", "HEAD", "POST", "DELETE"):
+        setattr(Answer, f"do_{method}", Answer.answer)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    access = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true"}
+    for name, value in (access | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}"}).items():
+        monkeypatch.setenv(name, value)
+    try:
+        yield ArtifactStore("s3://bucket/prefix")
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (403, "AccessDenied"),
+        (403, "InvalidAccessKeyId"),
+        (401, "Unauthorized"),
+        (404, "NoSuchBucket"),
+        (301, "PermanentRedirect"),
+        (400, "AuthorizationHeaderMalformed"),
+    ],
+)
+def test_what_does_not_pass_by_itself_is_told_apart(status: int, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(status, code, monkeypatch) as store:
+        for ask in (
+            lambda: store.put("videos/a", b"x"),
+            lambda: store.get("videos/a"),
+            lambda: store.copy("videos/a", "videos/b"),
+            lambda: store.delete("videos/a"),
+            lambda: store.keys_under("videos"),
+            lambda: store.check("videos/a"),
+        ):
+            with pytest.raises(StoreRefusedError) as told:
+                ask()
+            assert "bucket" not in told.value.message and told.value.code == "store_refused"
+
+
+def test_an_artifact_that_is_not_there_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(404, "NoSuchKey", monkeypatch) as store:
+        assert store.stat("videos/a") is None
+        with pytest.raises(MissingArtifactError):
+            store.get("videos/a")
+        with pytest.raises(StoreRefusedError):
+            store.put("videos/a", b"x")
+
+
+@pytest.mark.parametrize("number", [1, 13, 30])
+def test_a_folder_that_may_not_be_written_refuses(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def put(*args: object) -> None:
+        raise GenericError(f"Generic LocalFileSystem error: Unable to create dir: {os.strerror(number)} (os error {number})")
+
+    store = ArtifactStore(f"file://{tmp_path}")
+    store.check("videos/a/1")
+    assert store.keys_under("videos") == []
+    monkeypatch.setattr(obstore, "put", put)
+    with pytest.raises(StoreRefusedError):
+        store.check("videos/a/1")
+
+
+@pytest.mark.parametrize(
+    "passing", ["status code: 503: SlowDown", "No space left on device (os error 28)", "connection reset (os error 104)"]
+)
+def test_what_may_pass_is_to_be_tried_again(passing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def put(*args: object) -> None:
+        raise GenericError(passing)
+
+    monkeypatch.setattr(obstore, "put", put)
+    with pytest.raises(StoreUnavailableError) as told:
+        ArtifactStore(f"file://{tmp_path}").put("videos/a", b"x")
+    assert type(told.value) is StoreUnavailableError

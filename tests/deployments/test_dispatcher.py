@@ -1,12 +1,13 @@
 """a real dispatcher, a real database and folder, stages that do as they are told: what becomes of jobs when things go wrong"""
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import obstore
 import pytest
-from obstore.exceptions import GenericError
+from obstore.exceptions import BaseError, GenericError, PermissionDeniedError
 from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError
 
@@ -23,6 +24,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:coroutine 'Dispatcher.__del__':RuntimeWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+
+
+SLOW_DOWN = GenericError("503 Slow Down")
 
 
 @pytest.fixture(autouse=True)
@@ -97,17 +101,17 @@ def test_a_job_waits_out_a_change_of_weights(args: ApiArgs, monkeypatch: pytest.
     assert outcome(args, Stages(changing), monkeypatch, max_attempts=2).status == COMPLETED
 
 
-def going_away(calls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, *, times: int = 9) -> list[str]:
-    """An artifact store that refuses so many of these calls, for files of videos and for what is there of steps; those it has refused."""
+def going_away(calls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, *, times: int = 9, told: BaseError = SLOW_DOWN) -> list[str]:
+    """An artifact store that refuses so many of each of these calls, for files of videos and for what is there of steps; the refused."""
     refused: list[str] = []
 
     def patched(name: str) -> Any:
         real = getattr(obstore, name)
 
         def call(store: Any, key: str, *rest: Any) -> Any:
-            if len(refused) < times and (name == "head" or key.startswith("videos/")):
+            if refused.count(name) < times and (name == "head" or key.startswith("videos/")):
                 refused.append(name)
-                raise GenericError("503 Slow Down")
+                raise told
             return real(store, key, *rest)
 
         return call
@@ -126,7 +130,24 @@ def test_a_job_waits_for_an_artifact_store_that_is_away(calls: tuple[str, ...], 
             return [await ended(dispatcher, ask(dispatcher, number)) for number in (1, 2)]
 
     assert [(job.status, job.error) for job in asyncio.run(run())] == [(COMPLETED, None)] * 2
-    assert len(refused) == 9 and set(refused) == set(calls)
+    assert Counter(refused) == dict.fromkeys(calls, 9)
+
+
+def test_a_job_that_the_store_refuses_ends_and_nothing_is_computed_in_vain_twice(args: ApiArgs, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = going_away(("put",), monkeypatch, times=999, told=PermissionDeniedError("403"))
+    stages = Stages()
+    job = outcome(args, stages, monkeypatch, max_attempts=3, refused_seconds=0.1)
+    assert (job.status, job.error["code"], job.attempt) == (FAILED, "store_refused", 3)
+    assert "whoever runs the server" in job.error["message"] and "403" not in job.error["message"]
+    assert stages.runs == ["prompt", "draft", "doubled", "refined", "video"] and len(refused) == 3
+
+
+def test_a_store_that_is_set_right_in_time_has_harmed_nobody(args: ApiArgs, monkeypatch: pytest.MonkeyPatch) -> None:
+    going_away(("put",), monkeypatch, times=3, told=PermissionDeniedError("403"))
+    stages = Stages()
+    job = outcome(args, stages, monkeypatch, refused_seconds=0.1)
+    assert (job.status, job.attempt) == (COMPLETED, 4)
+    assert stages.runs == ["prompt", "draft", "doubled", "refined", "video", "video"], "what was kept is not made again"
 
 
 def test_what_the_request_did_is_told_and_what_the_server_did_is_not(args: ApiArgs, monkeypatch: pytest.MonkeyPatch) -> None:
