@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from aiprod_client import cli_capacity, cli_convert, cli_jobs, cli_keys
+from aiprod_client import cli_capacity, cli_convert, cli_jobs, cli_k8s, cli_keys
 from aiprod_client.client import Client
 from aiprod_client.connecting import DEFAULT_SERVER
 from aiprod_client.errors import AiprodClientError
@@ -34,6 +34,7 @@ app.add_typer(cli_keys.tenants)
 app.command()(cli_convert.convert)
 app.add_typer(cli_capacity.capacity)
 app.add_typer(cli_keys.webhooks)
+app.add_typer(cli_k8s.k8s)
 
 Prompt = Annotated[str, typer.Argument(help="What the video shows, in any language.", show_default=False)]
 Weights = Annotated[str | None, typer.Option(help="A folder of weights, for a family that ships none; runs in this process.")]
