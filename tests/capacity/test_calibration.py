@@ -12,8 +12,10 @@ from deployments.api.wire import Wire
 from deployments.capacity.calibrate import calibrate_from_jobs, calibrate_from_result
 from deployments.capacity.fitting import Sample, line_through, stage_time
 from deployments.capacity.graph import graph_of
+from deployments.capacity.model import Model
 from deployments.capacity.pools import Pools
 from deployments.capacity.served import Served
+from deployments.capacity.setting import Setting
 from deployments.capacity.simulate import simulate
 from deployments.capacity.times import Contention, Hop, Overhead
 from deployments.capacity.traffic import Traffic
@@ -26,11 +28,11 @@ MOMENTS = [*range(0, 400, 40), *(400 + 3.1 * number for number in range(40))]
 BIG = {**DRAFT, "size": "128x128"}
 
 
-def trace(*, late: int = 0) -> Traffic:
+def trace() -> Traffic:
     """The second class comes half a pause later."""
     classes = [
-        {"name": "small", "request": DRAFT, "arrival": {"kind": "at", "seconds": [late + each for each in MOMENTS]}},
-        {"name": "big", "request": BIG, "arrival": {"kind": "at", "seconds": [late + 20 + each for each in MOMENTS]}},
+        {"name": "small", "request": DRAFT, "arrival": {"kind": "at", "seconds": MOMENTS}},
+        {"name": "big", "request": BIG, "arrival": {"kind": "at", "seconds": [20 + each for each in MOMENTS]}},
     ]
     return Traffic.model_validate({"name": "trace", "seconds": 3000, "classes": classes})
 
@@ -40,46 +42,26 @@ def nobody(video: str) -> list[dict[str, Any]]:
 
 
 def measured(traffic: Traffic, pools: Pools, *, exponent: float) -> dict[str, Any]:
-    """A load test as it would be if the model were the world; steps of one kind take as long as they do on average."""
+    """A load test as it would be if the model were the world. Steps of videos that met are all stretched alike, to be as long in all."""
     per_unit = {stage: {"seconds_per_unit": 0.002, "seconds_per_call": 0.1} for stage in STAGES}
-    world = times(
-        stages={"miniature": per_unit},
-        contention=Contention(exponent=exponent),
-        hop=Hop(seconds=0.05),
-        overhead=Overhead(before=0.05, held=0.08, after=0.07),
-    )
+    overhead = Overhead(before=0.05, held=0.08, after=0.07)
+    world = times(stages={"miniature": per_unit}, contention=Contention(exponent=exponent), hop=Hop(seconds=0.05), overhead=overhead)
     whole = setting(of=traffic, pools=pools, at=world)
-    columns = traffic.columns()
-    outcome = simulate(whole.model([1] * len(whole.deployments)), columns)
-    model = whole.model()
-    alone = [[visit.seconds for visit in visits] for visits in model.jobs]
-    rows: list[dict[str, Any]] = []
-    for job, (at, kind) in enumerate(zip(columns.at, columns.kind, strict=True)):
-        latency = float(outcome.done[job] - at)
-        total = sum(alone[kind]) + 0.2 + 5 * 0.05
-        graph = whole.graphs[kind]
-        # Beside others a job's steps are longer, as a whole as long as it was at work.
-        share = 1.0 if latency == pytest.approx(total) else outcome.busy.sum() / 1e9
-        lines = [
-            {"step": task.step, "stage": task.stage, "queued_seconds": 0.05, "run_seconds": takes}
-            for task, takes in zip(graph.tasks, alone[kind], strict=True)
-        ]
-        rows.append(
-            {
-                "class": traffic.classes[kind].name,
-                "at": float(at),
-                "latency": latency,
-                "status": "completed",
-                "stages": lines,
-                "share": share,
-            }
-        )
-    crowded = [row for row in rows if row["share"] != 1.0]
-    spent = sum(line["run_seconds"] for row in rows if row not in crowded for line in row["stages"])
-    stretch = (float(outcome.busy.sum()) - spent) / sum(line["run_seconds"] for row in crowded for line in row["stages"])
-    for row in crowded:
-        row["stages"] = [{**line, "run_seconds": line["run_seconds"] * stretch} for line in row["stages"]]
-    return {"rows": rows}
+    model, columns = whole.model([1] * len(whole.deployments)), traffic.columns()
+    outcome = simulate(model, columns)
+    alone = np.array([sum(visit.seconds for visit in visits) for visits in model.jobs])[columns.kind]
+    latency = outcome.done - columns.at
+    met = ~np.isclose(latency, alone + 0.2 + 5 * 0.05)
+    stretch = np.where(met, (outcome.busy.sum() - alone[~met].sum()) / max(alone[met].sum(), 1e-9), 1.0)
+    return {"rows": [_row(whole, model, int(kind), *of) for kind, *of in zip(columns.kind, columns.at, latency, stretch, strict=True)]}
+
+
+def _row(whole: Setting, model: Model, kind: int, at: float, latency: float, stretch: float) -> dict[str, Any]:
+    steps = zip(whole.graphs[kind].tasks, model.jobs[kind], strict=True)
+    lines = [
+        {"step": task.step, "stage": task.stage, "queued_seconds": 0.05, "run_seconds": visit.seconds * stretch} for task, visit in steps
+    ]
+    return {"class": whole.traffic.classes[kind].name, "at": float(at), "latency": float(latency), "status": "completed", "stages": lines}
 
 
 @pytest.mark.parametrize("exponent", [0.7, 1.0, 1.4])
