@@ -201,4 +201,4 @@ def columns_of(rows: Sequence[Mapping[str, Any]], traffic: Traffic) -> Columns:
 
 
 def write_times(times: Times, path: Path) -> None:
-    path.write_text(yaml.safe_dump(times.model_dump(), sort_keys=False, width=140), encoding="utf-8")
+    path.write_text(yaml.safe_dump(times.model_dump(mode="json", exclude_defaults=True), sort_keys=False, width=140), encoding="utf-8")

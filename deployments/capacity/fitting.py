@@ -1,4 +1,4 @@
-"""what calls took -> seconds a unit of work and seconds a call, none below 0, and how far calls scatter around that"""
+"""what calls took -> seconds by amount of work, and how far calls scatter around that"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from deployments.capacity.times import StageTime
 
+ALIKE = 1.1  # amounts of work that differ by less are one
 APART = 1.5  # amounts of work that differ by less say nothing of what a call takes besides
 LEAST = 1e-6  # seconds
 ROUNDS = 5  # after which the line stays where it is
@@ -40,18 +41,27 @@ def line_through(samples: Sequence[Sample]) -> tuple[float, float]:
 
 
 def stage_time(samples: Sequence[Sample]) -> StageTime:
-    base, slope = line_through(samples)
-    amounts, seconds = _columns(samples)
-    scatter = np.log(seconds / (base + slope * amounts))
-    # The mean is what was fitted; of one sample nothing is known.
-    spread = float(scatter.std(ddof=1)) if len(samples) > 1 else 0.0
-    return StageTime(seconds_per_unit=_rounded(slope), seconds_per_call=_rounded(base), spread=round(min(spread, 3.0), 4))
+    """The mean of calls of about one amount of work each, and how they scatter around it.
+
+    Points and no line: a pass with guidance takes less than two without, and a small one more than its share of a large one.
+    """
+    groups: list[list[Sample]] = []
+    for sample in sorted(samples, key=lambda sample: sample.amount):
+        if not groups or sample.amount > ALIKE * groups[-1][0].amount:
+            groups.append([])
+        groups[-1].append(sample)
+    means = [(float(amounts.mean()), float(seconds.mean())) for amounts, seconds in map(_columns, groups)]
+    scatter = [np.log(seconds) - np.log(seconds).mean() for _, seconds in map(_columns, groups)]
+    freedom = len(samples) - len(groups)
+    spread = float(np.sqrt(np.square(np.concatenate(scatter)).sum() / freedom)) if freedom else 0.0
+    points = tuple((_rounded(max(amount, LEAST)), _rounded(seconds)) for amount, seconds in means)
+    return StageTime(points=points, spread=round(min(spread, 3.0), 4))
 
 
 def _columns(samples: Sequence[Sample]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    amounts = np.array([sample.amount for sample in samples])
+    amounts = np.array([sample.amount for sample in samples], dtype=np.float64)
     return amounts, np.maximum(np.array([sample.seconds for sample in samples]), LEAST)
 
 
 def _rounded(value: float) -> float:
-    return float(f"{value:.4g}")
+    return float(f"{value:.5g}")

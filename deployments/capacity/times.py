@@ -5,34 +5,45 @@ of what `POST /v1/plans` calls cost.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field, model_validator
 
 from aiprod_components.errors import InvalidRequestError
 from deployments.capacity.reading import Strict
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class StageTime(Strict):
-    """What a call takes on a replica that has its device to itself: so much a unit of work, and so much besides.
+    """What a call takes on a replica that has its device to itself: so much a unit of work, and so much besides; or as was measured.
 
-    `spread` is the deviation of its logarithm, 0 where every call takes as long as it should.
+    `points` are amounts of work, rising, and the seconds that they took: between two of them on a straight line, beyond in proportion.
+    `spread` is the deviation of a call's logarithm, 0 where every call takes as long as it should.
     """
 
     seconds_per_unit: Seconds = 0.0
     seconds_per_call: Seconds = 0.0
+    points: tuple[tuple[Amount, Amount], ...] = ()
     spread: float = Field(default=0.0, ge=0, le=3)
 
     @model_validator(mode="after")
     def _takes_time(self) -> "StageTime":
-        if not self.seconds_per_unit + self.seconds_per_call:
-            raise ValueError("a stage takes time; say seconds_per_unit, seconds_per_call or both")
+        if bool(self.points) == bool(self.seconds_per_unit + self.seconds_per_call):
+            raise ValueError("a stage takes time; say points, or seconds_per_unit, seconds_per_call or both of these")
+        if any(before >= after for (before, _), (after, _) in pairwise(self.points)):
+            raise ValueError(f"points must rise in their amounts of work, got {', '.join(f'{units:g}' for units, _ in self.points)}")
         return self
 
     def seconds(self, units: float) -> float:
-        return self.seconds_per_call + self.seconds_per_unit * units
+        if not self.points:
+            return self.seconds_per_call + self.seconds_per_unit * units
+        amounts, seconds = zip(*self.points, strict=True)
+        nearest = min(max(units, amounts[0]), amounts[-1])
+        return float(np.interp(nearest, amounts, seconds)) * units / nearest
 
 
 class Hop(Strict):

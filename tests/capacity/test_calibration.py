@@ -17,7 +17,7 @@ from deployments.capacity.pools import Pools
 from deployments.capacity.served import Served
 from deployments.capacity.setting import Setting
 from deployments.capacity.simulate import simulate
-from deployments.capacity.times import Contention, Hop, Overhead
+from deployments.capacity.times import Contention, Hop, Overhead, StageTime
 from deployments.capacity.traffic import Traffic
 from tests.capacity.settings import DRAFT, STAGES, cpu_pools, gpu_pools, setting, times
 
@@ -70,7 +70,8 @@ def test_times_hops_overhead_and_contention_are_found_again(exponent: float) -> 
     found = calibrate_from_result(measured(traffic, cpu_pools(), exponent=exponent), traffic, SERVED, cpu_pools(), stages_of=nobody)
     assert found.used == len(MOMENTS) * 2 and found.passed_over == 0
     denoiser = found.times.of("miniature", "denoiser")
-    assert denoiser.seconds_per_unit == pytest.approx(0.002, rel=0.01) and denoiser.seconds_per_call == pytest.approx(0.1, rel=0.05)
+    assert len(denoiser.points) == 2
+    assert all(seconds == pytest.approx(0.1 + 0.002 * units, rel=0.001) for units, seconds in denoiser.points)
     assert found.times.hop.seconds == pytest.approx(0.05, rel=0.01)
     assert found.times.overhead.before + found.times.overhead.held + found.times.overhead.after == pytest.approx(0.2, rel=0.02)
     assert found.times.contention.exponent == pytest.approx(exponent, abs=0.02)
@@ -104,7 +105,7 @@ def test_what_was_found_in_the_cache_says_nothing_of_its_stage() -> None:
     for row in result["rows"][::2]:
         row["stages"] = [{**line, "run_seconds": 0.0, "cache_hit": True} for line in row["stages"]]
     found = calibrate_from_result(result, traffic, SERVED, gpu_pools(), stages_of=nobody)
-    assert found.times.of("miniature", "denoiser").seconds_per_call > 0.05
+    assert min(seconds for _, seconds in found.times.of("miniature", "denoiser").points) > 0.05
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_a_servers_videos_tell_what_its_stages_take() -> None:
     jobs = [job(), {**job(), "status": "failed"}, job(pipeline="ti2vid_two_stages") | {"pipeline": "ti2vid_two_stages"}]
     found = calibrate_from_jobs(jobs, SERVED, source="a test")
     assert (found.used, found.passed_over) == (2, 1)
-    assert found.times.of("miniature", "denoiser").seconds_per_unit == pytest.approx(0.001)
+    assert found.times.of("miniature", "denoiser").seconds(5000.0) == pytest.approx(5.0)
     assert found.times.hop.seconds == 0.02
 
 
@@ -158,5 +159,16 @@ def test_scatter_is_found() -> None:
     rng = np.random.default_rng(1)
     samples = [Sample(units, 0.01 * units * np.exp(rng.normal(-0.02, 0.2))) for units in (100.0, 300.0) for _ in range(500)]
     found = stage_time(samples)
-    assert found.spread == pytest.approx(0.2, rel=0.05) and found.seconds(300) == pytest.approx(3.0, rel=0.03)
+    assert found.spread == pytest.approx(0.2, rel=0.05)
+    assert found.seconds(300) == pytest.approx(3.0, rel=0.03) and found.seconds(200) == pytest.approx(2.0, rel=0.03)
     assert stage_time(samples[:1]).spread == 0.0
+
+
+def test_between_points_time_is_on_a_line_and_beyond_them_in_proportion() -> None:
+    found = stage_time([Sample(100, 2.0), Sample(105, 2.0), Sample(300, 3.0)])
+    assert found.points == ((102.5, 2.0), (300.0, 3.0))
+    assert [found.seconds(units) for units in (51.25, 102.5, 201.25, 300, 600)] == pytest.approx([1.0, 2.0, 2.5, 3.0, 6.0])
+    with pytest.raises(ValueError, match="must rise"):
+        StageTime(points=((2.0, 1.0), (1.0, 1.0)))
+    with pytest.raises(ValueError, match="say points, or"):
+        StageTime(points=((2.0, 1.0),), seconds_per_call=1.0)
