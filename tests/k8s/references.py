@@ -15,7 +15,7 @@ SECRET_KEYS = {"PGPASSWORD", "AIPROD_PEPPER", "REDIS_PASSWORD", "AWS_ACCESS_KEY_
 VARIABLES = {
     *SECRET_KEYS,
     *("PGHOST", "PGUSER", "PGDATABASE", "PGSSLMODE", "PGDATA", "AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ALLOW_HTTP"),
-    *("HOME", "AIPROD_DATA", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "RAY_USAGE_STATS_ENABLED"),
+    *("HOME", "AIPROD_DATA", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "RAY_USAGE_STATS_ENABLED", "RAY_LOG_TO_STDERR"),
     *("POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD", "MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"),
 }
 # Pods and namespaces that others bring.
@@ -25,6 +25,11 @@ ELSEWHERE = (
     {"kubernetes.io/metadata.name": "kube-system"},
     {"kubernetes.io/metadata.name": "monitoring"},
 )
+LABELS = {
+    *("app.kubernetes.io/part-of", "app.kubernetes.io/component", "app.kubernetes.io/name", POOL, "aiprod-api"),
+    *("pod-security.kubernetes.io/enforce", "pod-security.kubernetes.io/warn"),
+}
+AMOUNTS = {"cpu": r"\d+m?", "memory": r"\d+[MG]i", "storage": r"\d+Gi", "nvidia.com/gpu": r"\d+"}
 NODE_LABELS = {"nvidia.com/gpu.product"}
 TAINTS = {"nvidia.com/gpu", POOL}
 SERVE = inspect.getsource(serve_constants)
@@ -42,6 +47,23 @@ def reference_faults(documents: list[Document]) -> Iterator[str]:
     yield from (f"autoscaler: {mount['name']} is no volume" for mount in options["volumeMounts"] if mount["name"] not in volumes)
     password = cluster(documents)["gcsFaultToleranceOptions"]["redisPassword"]["valueFrom"]["secretKeyRef"]
     yield from _secret_faults(password, at="redisPassword")
+    for document in documents:
+        for key, found in _maps(document):
+            if key == "labels":
+                yield from (f"{name} is no label of ours" for name in found if name not in LABELS)
+            elif key in ("requests", "limits"):
+                yield from (f"{name}: {each!r} is no amount" for name, each in found.items() if not _is_amount(name, each))
+
+
+def _is_amount(name: str, amount: Any) -> bool:
+    return name in AMOUNTS and re.fullmatch(AMOUNTS[name], str(amount)) is not None
+
+
+def _maps(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        if isinstance(value, dict):
+            yield str(key), value
+        yield from _maps(value)
 
 
 def _selectors(documents: list[Document], pods: Mapping[str, Document]) -> Iterator[str]:

@@ -16,8 +16,6 @@ from tests.k8s.manifests import NAMES, Document, manifests, needs_kubectl, of_ki
 from tests.k8s.references import reference_faults
 from tests.k8s.strict import needs_crd, schema_faults
 
-# Maps whose keys are no schema's; what is in them is compared with what it names.
-FREE = {"data", "labels", "matchLabels", "nodeSelector", "limits", "requests", "annotations"}
 GROUP = ("spec", "rayClusterConfig", "workerGroupSpecs", 0)
 
 
@@ -104,6 +102,7 @@ def test_a_typo_in_any_key_is_found(overlay: str) -> None:
         ("PersistentVolumeClaim", ("spec", "accessModes", 0), "ReadOnlyMuch"),
         ("PersistentVolumeClaim", ("metadata", "name"), "aiprod-model"),
         ("ConfigMap", ("metadata", "name"), "aiprods"),
+        ("RayService", (*GROUP, "template", "spec", "containers", 0, "resources", "limits", "memory"), "16Gb"),
         ("Namespace", ("kind",), "Namespaces"),
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else str(value),
@@ -148,7 +147,7 @@ def with_one_wrong_key(document: Any) -> Iterator[tuple[str, Any]]:
     seen: set[str] = set()
     for path in paths(document):
         where = "".join(f".{step}" for step in path if isinstance(step, str))
-        if isinstance(path[-1], str) and where not in seen and (len(path) == 1 or path[-2] not in FREE - {"matchLabels"}):
+        if isinstance(path[-1], str) and where not in seen:
             seen.add(where)
             wrong = copy.deepcopy(document)
             node = wrong
