@@ -29,6 +29,7 @@ def make_family(
     attention: str | None = None,
     offload: str | None = None,
     tiling: str | None = None,
+    cache: float | None = None,
 ) -> Family:
     """`weights` is a folder (None: the family's own), `loras` one with LoRAs besides those that are with the weights (None: no others),
     `prompt_enhancer` one with a language model (None: prompts stay as they are). `watermark` is the name of one (None: no mark).
@@ -39,7 +40,7 @@ def make_family(
     """
     if name not in FAMILIES:
         raise UnknownModelError(f"model family {name!r} is unknown; the families are {', '.join(FAMILIES)}", field="model")
-    options = {"precision": precision, "compile": compile, "attention": attention, "offload": offload, "tiling": tiling}
+    options = {"precision": precision, "compile": compile, "attention": attention, "offload": offload, "tiling": tiling, "cache": cache}
     given: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
     named = {} if variant is None else {"variant": variant}
     if (named or given) and name not in WITH_VARIANTS:

@@ -1,5 +1,6 @@
 """options of a family -> how its networks are made to fit a card, or why they cannot be"""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,8 @@ class Fitting:
     `precision` is that of weights and sums; float8 keeps the transformer's and the text encoder's weights in half the memory. `compile`
     makes the transformer's blocks faster, after minutes at the first request of every kind. `attention` is its implementation (auto: the
     fastest that works on the device). `offload: group` keeps the transformer and the text encoder in the machine's memory, and on the card
-    only the blocks at work. `tiling` is whether the VAE sees a video tile by tile (auto: a large one).
+    only the blocks at work. `tiling` is whether the VAE sees a video tile by tile (auto: a large one). `cache` leaves out all blocks of the
+    transformer but the first where what that changes differs by less than this part from what it changed before (0: none are left out).
 
     Raises ConfigError for what is no option, and for options that do not go together on any device.
     """
@@ -36,11 +38,17 @@ class Fitting:
     attention: str = AUTO
     offload: str = "none"
     tiling: str = AUTO
+    cache: float = 0.0
 
     def __post_init__(self) -> None:
         for option, values in OPTIONS.items():
             if (value := getattr(self, option)) not in values:
                 raise ConfigError(f"{option} {value!r} of ltx2 is unknown; it is one of {', '.join(values)}")
+        if not 0 <= self.cache < math.inf:
+            raise ConfigError(f"cache {self.cache} of ltx2 is no threshold; it is 0 (none) or more, such as 0.05")
+        if self.cache and self.offload == GROUP:
+            # The order is that of the first pass, and each block sends for the next.
+            raise ConfigError("cache and offload: group do not go together (blocks are fetched in their order); leave out one of them")
         if self.compile and self.offload == GROUP:
             raise ConfigError("compile and offload: group do not go together (blocks come and go between two steps); leave out one of them")
         if self.compile and self.precision == FLOAT8:

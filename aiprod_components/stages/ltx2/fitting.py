@@ -10,6 +10,7 @@ from torch import nn
 
 from aiprod_components.errors import ConfigError
 from aiprod_components.families.ltx2_fitting import ATTENTIONS, AUTO, FLOAT8, GROUP, Fitting
+from aiprod_components.stages.ltx2.cache import cache_blocks
 
 NARROW = torch.float8_e4m3fn
 FLOAT8_CAPABILITY = (8, 9)  # Ada
@@ -62,6 +63,8 @@ def fit_transformer(transformer: Any, fitting: Fitting, *, device: torch.device)
         transformer.to(device)
     if fitting.compile:
         compile_blocks(transformer)
+    if fitting.cache:
+        cache_blocks(transformer, threshold=fitting.cache)
     return transformer
 
 

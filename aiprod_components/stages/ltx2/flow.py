@@ -17,6 +17,7 @@ from aiprod_components.diffusion.samplers import Point, Query
 from aiprod_components.errors import NumericalError
 from aiprod_components.families.ltx2 import LTX2Family
 from aiprod_components.stages.base import Progress, run_steps
+from aiprod_components.stages.ltx2.cache import Remembered
 from aiprod_components.stages.ltx2.flow_state import AUDIO_CHANNELS, JointState, Stream, start_joint
 from aiprod_components.stages.ltx2.latents import Normalization, audio_grid_of, grid_of
 from aiprod_components.stages.ltx2.network import JointNetwork, Predicted, Row
@@ -122,6 +123,7 @@ class _JointWalk:
         self._queries: list[Query] = [next(walk) for walk in self._walks]
         self._points: list[Point] = []
         self._momenta = [state.pictures.momentum, state.sound.momentum]
+        self._computed = dict(state.remembered.passes)
 
     @property
     def is_asking(self) -> bool:
@@ -142,12 +144,14 @@ class _JointWalk:
                 positions=self._state.positions,
                 audio_positions=self._state.audio_positions,
                 skipped_blocks=self._state.sampling.guidance.stg_blocks,
+                computed=self._computed.get(kind),
             )
             for kind in self.passes
         ]
 
     def answer(self, predicted: dict[Pass, Predicted]) -> None:
         """Takes a prediction for each pass, and goes on to the next question or to the end of the step."""
+        self._computed |= {kind: each.computed for kind, each in predicted.items() if each.computed is not None}
         velocities = [self._guided(predicted, part) for part in (0, 1)]
         queries: list[Query] = []
         for walk, velocity in zip(self._walks, velocities, strict=True):
@@ -159,14 +163,15 @@ class _JointWalk:
 
     def arrived(self) -> JointState:
         pictures, sound = (Stream(point.x, point.memory, momentum) for point, momentum in zip(self._points, self._momenta, strict=True))
-        return replace(self._state, pictures=pictures, sound=sound, done=self._state.done + 1, noise_state=self._generator.get_state())
+        arrived = replace(self._state, pictures=pictures, sound=sound, done=self._state.done + 1, noise_state=self._generator.get_state())
+        return replace(arrived, remembered=Remembered(self._computed))
 
     def _guided(self, predicted: dict[Pass, Predicted], part: int) -> Float[Tensor, "1 S C"]:
         """The velocity that the guided estimate of clean tokens means; what is held stays as it is held."""
         x, sigma = self._queries[part]
         sampling = self._state.sampling
         guidance = (sampling.guidance, sampling.audio_guidance)[part]
-        denoised: dict[Pass, Tensor] = {kind: x - both[part] * sigma for kind, both in predicted.items()}
+        denoised: dict[Pass, Tensor] = {kind: x - each.velocities[part] * sigma for kind, each in predicted.items()}
         stream = (self._state.pictures, self._state.sound)[part]
         guided = combine(guidance, denoised, momentum=stream.momentum)
         self._momenta[part] = guided.momentum

@@ -5,7 +5,7 @@ grid; everything else (`LTX2ConditionPipeline`, and stage 2) draws it token by t
 stage 2, as `noise_state`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from aiprod_components.calls import Denoise, Guide, LoraUse, Refine, Sampling, SoundPin
 from aiprod_components.diffusion.samplers import SAMPLERS, Memory, Step
+from aiprod_components.stages.ltx2.cache import Remembered
 from aiprod_components.stages.ltx2.latents import Normalization, audio_tokens_of, tokens_of
 from aiprod_components.values import AudioLatents, LatentGrid, Latents, PromptEmbeds, VideoShape
 
@@ -68,6 +69,7 @@ class JointState:
     video: VideoShape
     loras: tuple[LoraUse, ...]
     noise_state: UInt8[Tensor, "N"]
+    remembered: Remembered = field(default_factory=Remembered)
 
     @property
     def total(self) -> int:

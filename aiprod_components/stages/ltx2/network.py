@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
@@ -14,6 +14,7 @@ from aiprod_components.calls import LoraUse, Pass
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.families.ltx2 import LTX2Family
 from aiprod_components.families.ltx2_loras import factors_of
+from aiprod_components.stages.ltx2.cache import Computed, course_of
 from aiprod_components.stages.ltx2.fitting import fit_transformer, load_lora
 from aiprod_components.stages.ltx2.flow_state import Held
 from aiprod_components.stages.ltx2.parallel import share_tokens
@@ -21,7 +22,12 @@ from aiprod_components.values import PromptEmbeds, VideoShape
 
 TIMESTEPS = 1000  # of noise level 1
 
-Predicted = tuple[Tensor, Tensor]  # velocities of pictures and of sound
+
+class Predicted(NamedTuple):
+    """Of pictures and of sound; and what the row remembers now."""
+
+    velocities: tuple[Tensor, Tensor]
+    computed: Computed | None
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Row:
     positions: Float[Tensor, "1 3 S 2"]
     audio_positions: Float[Tensor, "1 1 L 2"]
     skipped_blocks: tuple[int, ...]
+    computed: Computed | None
 
 
 # Passes that go through the network in one batch, what is without the prompt first, as in diffusers' pipelines: a batch of another size
@@ -86,7 +93,7 @@ class JointNetwork:
         dtype = prompts[0][0].dtype
         timestep = torch.stack([row.sigma for row in rows]) * TIMESTEPS
         mask = torch.cat([mask for _, _, mask in prompts])
-        pictures, sound = self._transformer(
+        asked = dict[str, Any](
             hidden_states=_batch([row.pictures for row in rows]).to(dtype),
             audio_hidden_states=_batch([row.sound for row in rows]).to(dtype),
             encoder_hidden_states=torch.cat([embeds for embeds, _, _ in prompts]),
@@ -109,7 +116,10 @@ class JointNetwork:
             use_cross_timestep=self._family.version.cross_timestep,
             return_dict=False,
         )
-        return list(zip(pictures.float().split(1), sound.float().split(1), strict=True))
+        with course_of(self._transformer, [row.computed for row in rows]) as course:
+            pictures, sound = self._transformer(**asked)
+        velocities = zip(pictures.float().split(1), sound.float().split(1), strict=True)
+        return [Predicted(*each) for each in zip(velocities, course.computed, strict=True)]
 
     def use_loras(self, uses: tuple[LoraUse, ...]) -> None:
         """Beside the weights, which stay as they are."""

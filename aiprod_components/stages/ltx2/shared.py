@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from aiprod_components.calls import LoraUse
+from aiprod_components.errors import ConfigError
 from aiprod_components.families.ltx2 import LTX2Family
 from aiprod_components.stages.ltx2.network import JointNetwork, Predicted, Row
 from aiprod_components.stages.ranks import RankGroup, Ranks
@@ -18,7 +19,10 @@ class SharedNetwork:
     """`JointNetwork` on every rank, of whose pictures each rank computes some tokens."""
 
     def __init__(self, family: LTX2Family, transformer: str, *, device: torch.device, fused: str | None, ranks: Ranks) -> None:
-        """`fused` as for `JointNetwork`. Raises ConfigError when the heads cannot be divided among the ranks."""
+        """`fused` as for `JointNetwork`. Raises ConfigError for a cache, and when the heads cannot be divided among the ranks."""
+        if family.fitting.cache:
+            # Each rank would decide by its own tokens, and wait for those that decided otherwise.
+            raise ConfigError("cache and ranks that share tokens do not go together; leave out cache or placement_group_bundles")
         self._ranks = RankGroup(partial(_make, family, transformer, fused), ranks, device=device)
 
     @property
