@@ -31,6 +31,7 @@ HEAD = "head"
 def apply(
     source: Annotated[str, typer.Argument(metavar="OVERLAY", help="A folder for kustomize, a file, or - for stdin.", show_default=False)],
     context: Context = None,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Where what names no namespace goes.")] = "aiprod",
     force: Annotated[bool, typer.Option("--force", help="Take over fields that something else has set.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Let the cluster check it, and change nothing.")] = False,
 ) -> None:
@@ -38,11 +39,11 @@ def apply(
     from aiprod_client.kubernetes import KubernetesError, connect, manifests_of
 
     manifests, cluster = manifests_of(source), connect(context)
-    if missing := cluster.missing_secrets(manifests):
+    if missing := cluster.missing_secrets(manifests, namespace=namespace):
         listed = "; ".join(f"Secret {name} lacks {', '.join(keys)}" for name, keys in missing.items())
         raise KubernetesError(f"{listed}; pods would wait for them. docs/kubernetes.md says how they are made")
     for manifest in manifests:
-        applied = cluster.apply(manifest, force=force, dry_run=dry_run)
+        applied = cluster.apply(manifest, namespace=namespace, force=force, dry_run=dry_run)
         typer.echo(f"{applied.kind}/{applied.name} {applied.change}{' (dry run)' if dry_run else ''}")
 
 

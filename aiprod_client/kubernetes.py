@@ -124,10 +124,13 @@ class Kubernetes:
         with tempfile.TemporaryDirectory() as folder, _said("the cluster cannot be asked what it knows"):
             self._dynamic = dynamic.DynamicClient(api, cache_file=str(Path(folder) / "known.json"))
 
-    def apply(self, manifest: Manifest, *, force: bool = False, dry_run: bool = False) -> Applied:
-        """Server-side: the CRDs' objects are larger than the annotation that the client's way needs. Raises KubernetesError."""
+    def apply(self, manifest: Manifest, *, namespace: str, force: bool = False, dry_run: bool = False) -> Applied:
+        """Into `namespace` what names none. Raises KubernetesError.
+
+        Server-side: the client's way keeps a copy in an annotation, for which KubeRay's objects are too large.
+        """
         kind, name = manifest["kind"], manifest["metadata"]["name"]
-        resource, namespace = self._resource(manifest["apiVersion"], kind), manifest["metadata"].get("namespace")
+        resource, namespace = self._resource(manifest["apiVersion"], kind), manifest["metadata"].get("namespace", namespace)
         before = self._version(resource, name, namespace)
         with _said(f"{kind}/{name} is refused"):
             after = self._dynamic.server_side_apply(
@@ -141,11 +144,11 @@ class Kubernetes:
         change = "created" if before is None else "unchanged" if after.metadata.resourceVersion == before else "changed"
         return Applied(kind, name, change)
 
-    def missing_secrets(self, manifests: list[Manifest]) -> dict[str, list[str]]:
+    def missing_secrets(self, manifests: list[Manifest], *, namespace: str) -> dict[str, list[str]]:
         """Secret -> keys that pods cannot start without and that it does not have. One that may not be read is taken to have them."""
         missing: dict[str, list[str]] = {}
-        for (namespace, name), keys in _needed_secrets(manifests).items():
-            found = self._secret_keys(namespace, name)
+        for (place, name), keys in _needed_secrets(manifests, namespace).items():
+            found = self._secret_keys(place, name)
             if found is not None and (lacking := sorted(keys - found)):
                 missing[name] = lacking
         return missing
@@ -277,7 +280,7 @@ def _reason(error: Any) -> str:
     return f"{message}; --force takes the fields over" if error.status == 409 else str(message)
 
 
-def _needed_secrets(manifests: list[Manifest]) -> dict[tuple[str, str], set[str]]:
+def _needed_secrets(manifests: list[Manifest], namespace: str) -> dict[tuple[str, str], set[str]]:
     needed: dict[tuple[str, str], set[str]] = {}
 
     def look(node: Any, namespace: str) -> None:
@@ -291,7 +294,7 @@ def _needed_secrets(manifests: list[Manifest]) -> dict[tuple[str, str], set[str]
                 look(value, namespace)
 
     for manifest in manifests:
-        look(manifest, manifest["metadata"].get("namespace", "default"))
+        look(manifest, manifest["metadata"].get("namespace", namespace))
     return needed
 
 

@@ -59,6 +59,9 @@ def _merged(overlay: str) -> list[Document]:
         for patch in read(OVERLAYS / overlay / name) if (OVERLAYS / overlay / name).exists() else ():
             (target,) = [each for each in whole if (each["kind"], each["metadata"]["name"]) == (patch["kind"], patch["metadata"]["name"])]
             _merge(target, patch)
+    for document in whole:
+        if document["kind"] != "Namespace":
+            document["metadata"]["namespace"] = kustomization["namespace"]
     return whole
 
 

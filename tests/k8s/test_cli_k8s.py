@@ -94,6 +94,12 @@ def test_a_folder_is_built_by_kustomize(api: RecordedApi) -> None:
     assert "podmonitors/aiprod-ray" in api.applied()
 
 
+def test_what_names_no_namespace_goes_where_it_is_said(api: RecordedApi, tmp_path: Path) -> None:
+    (tmp_path / "map.yaml").write_text("{apiVersion: v1, kind: ConfigMap, metadata: {name: one}, data: {}}")
+    assert run("apply", str(tmp_path / "map.yaml"), "--namespace", "there").exit_code == 0
+    assert [path for method, path, _ in api.requests if method == "PATCH"] == ["/api/v1/namespaces/there/configmaps/one"]
+
+
 def test_a_dry_run_changes_nothing(api: RecordedApi, kind: str) -> None:
     result = run("apply", kind, "--dry-run")
     assert result.exit_code == 0 and "RayService/aiprod created (dry run)" in result.stdout
