@@ -2,8 +2,8 @@
 
 python -m benchmarks.ltx2_split [--repeats 9 --megabytes 2 4 8 13]
 
-A tiny model makes ratios meaningless: what is measured is what is added, and that depends on the size of what is handed on, which
-`--megabytes` has as large as LTX-2 has it.
+A tiny model makes ratios meaningless: what is measured is what is added, and that depends on the size of what is handed on, which stages
+that only wait have as large as LTX-2 has it.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,12 @@ from aiprod_components.pipelines import parse_request
 from aiprod_components.plan import Plan
 from aiprod_components.stages import stages_of
 from aiprod_components.values import Waveform
-from benchmarks.big_tensors import deploy, make_plan
 from benchmarks.measuring import RESULTS, ROOT, circumstances, medians
+from benchmarks.waiting import APPLICATION, Leg, deploy, listen, make_plan
 from deployments.graph import family as build_family
 from deployments.runner import find_stages
 from deployments.runner import run_plan as run_on_serve
-from deployments.settings import FamilyArgs
+from deployments.settings import API, FamilyArgs
 from tests.ltx2.folders import make_folder, make_lora
 from tests.ltx2.whole import Shown, TwoStages
 
@@ -43,6 +44,17 @@ REQUESTS = {
     "distilled": {**REQUEST, "pipeline": "distilled"},
     "ti2vid_two_stages": {**REQUEST, "pipeline": "ti2vid_two_stages", "negative_prompt": "blurry", "num_inference_steps": 4},
 }
+# What the steps of a distilled video of 1280x704 and 121 frames hand on, with the true checkpoint's text encoder.
+LEGS = (
+    Leg("prompt", (), 13.0),
+    Leg("draft", ("prompt",), 1.8),
+    Leg("doubled", ("draft",), 7.2),
+    Leg("refined", ("prompt", "doubled"), 7.2),
+    Leg("sound", ("refined",), 1.9),
+    Leg("video", ("refined", "sound"), 0.0),
+)
+WAIT_SECONDS = 0.05  # longer than it takes to send the next call ahead, as a true stage is
+PAUSE_SECONDS = 0.1  # until what was kept is written
 
 
 def main() -> None:
@@ -66,6 +78,7 @@ def main() -> None:
     for name, figures in measured["requests"].items():
         added = ", ".join(f"{key} {value:.2f}" for key, value in figures["added_milliseconds"].items())
         sys.stdout.write(f"{name}: {added}; frames are identical: {figures['frames_are_identical']}\n")
+    sys.stdout.write(f"hops: {measured['hops']}\nvideo: {measured['video']['added_milliseconds']}\n")
 
 
 def _measure(args: FamilyArgs, *, repeats: int, sizes: list[int]) -> dict[str, Any]:
@@ -73,18 +86,20 @@ def _measure(args: FamilyArgs, *, repeats: int, sizes: list[int]) -> dict[str, A
     stages = LocalStages(family, device=torch.device("cpu"))
     plans = {name: parse_request(request, family=family).plan(family) for name, request in REQUESTS.items()}
     wholes = {name: TwoStages(family, distilled=name == "distilled") for name in REQUESTS}
-    os.environ.update({"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
+    local = {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    # Else whatever runs beside the cluster goes before its replicas.
+    os.environ.update({**local, "RAY_worker_niceness": "0"})
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
         addresses: Any = {"_node_ip_address": "127.0.0.1", "_temp_dir": folder}
         ray.init(address="local", num_cpus=16, include_dashboard=False, log_to_driver=False, namespace="serve", **addresses)
         try:
             serve.start(proxy_location="Disabled")
-            hops = _measure_hops(sizes, repeats=repeats)
+            ways = _measure_ways(sizes, repeats=repeats)
             serve.run(build_family(args), name=family.name, route_prefix=None)
             handles = find_stages(family.name, stages=stages_of(family))
             walk = partial(run_on_serve, handles=handles)
             requests = {name: _compare(plan, name, wholes[name], stages, walk, repeats=repeats) for name, plan in plans.items()}
-            return {"requests": requests, "hops": hops}
+            return {"requests": requests, **ways}
         finally:
             serve.shutdown()
             ray.shutdown()
@@ -123,15 +138,32 @@ def _encoded(shown: Shown, plan: Plan) -> Shown:
     return shown
 
 
-def _measure_hops(sizes: list[int], *, repeats: int) -> list[dict[str, float]]:
-    """From the order to the answer of two stages, of which one hands a tensor on, as large as LTX-2's are."""
-    handles = deploy()
-    found = [
-        (size, medians(lambda size=size: asyncio.run(run_on_serve(make_plan(size), handles=handles)), repeats=repeats))
-        for size in (0, *sizes)
-    ]
-    serve.delete("big_tensors")
-    return [{"megabytes": size, "milliseconds": 1000 * seconds} for size, ((seconds, _),) in found]
+def _measure_ways(sizes: list[int], *, repeats: int) -> dict[str, Any]:
+    """What lies between stages that wait: one further hop, by what it carries, and all of a distilled video, alone and as a job."""
+    handles = deploy(LEGS)
+    walk = partial(run_on_serve, handles=handles)
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = listen(handles, artifacts=f"file://{folder}")
+        hops = [{"megabytes": size, "milliseconds": _hop(size, walk, repeats=repeats)} for size in (0, *sizes)]
+        plan = make_plan(LEGS, seconds=WAIT_SECONDS)
+        (alone, _), (as_job, _) = medians(
+            lambda: asyncio.run(walk(plan)), lambda: asyncio.run(walk(plan, order=jobs.next())), repeats=2 * repeats, pause=PAUSE_SECONDS
+        )
+    serve.delete(APPLICATION)
+    serve.delete(API)
+    waits = WAIT_SECONDS * len(LEGS)
+    added = {"alone": 1000 * (alone - waits), "as_a_job": 1000 * (as_job - waits)}
+    return {"hops": hops, "video": {"megabytes_by_step": {leg.step: leg.megabytes for leg in LEGS}, "added_milliseconds": added}}
+
+
+def _hop(megabytes: float, walk: Callable[[Plan], Any], *, repeats: int) -> float:
+    """Milliseconds that a second stage adds beyond its own time, when the first hands it so much."""
+    first = Leg(LEGS[0].step, (), megabytes)
+    second = Leg(LEGS[1].step, (first.step,), 0.0)
+    # Alone the first one hands on nothing: a tensor is for a stage, not for who asks.
+    alone, both = (make_plan(legs, seconds=WAIT_SECONDS) for legs in ((replace(first, megabytes=0.0),), (first, second)))
+    (one, _), (two, _) = medians(lambda: asyncio.run(walk(alone)), lambda: asyncio.run(walk(both)), repeats=repeats, pause=PAUSE_SECONDS)
+    return 1000 * (two - one - WAIT_SECONDS)
 
 
 if __name__ == "__main__":

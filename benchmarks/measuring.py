@@ -26,13 +26,14 @@ def circumstances(*packages: str) -> dict[str, Any]:
     }
 
 
-def medians(*works: Callable[[], Any], repeats: int) -> list[tuple[float, Any]]:
-    """For each of the works, done in turns: the median time after a first round that does not count, and the last result."""
-    rounds = [[_timed(work) for work in works] for _ in range(1 + repeats)]
+def medians(*works: Callable[[], Any], repeats: int, pause: float = 0.0) -> list[tuple[float, Any]]:
+    """For each of the works, done in turns, each after a pause: the median time without the first round, and the last result."""
+    rounds = [[_timed(work, pause=pause) for work in works] for _ in range(1 + repeats)]
     return [(statistics.median(seconds for seconds, _ in runs[1:]), runs[-1][1]) for runs in zip(*rounds, strict=True)]
 
 
-def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+def _timed(work: Callable[[], Any], *, pause: float) -> tuple[float, Any]:
+    time.sleep(pause)
     start = time.perf_counter()
     result = work()
     return time.perf_counter() - start, result

@@ -91,7 +91,7 @@ class ArtifactStore:
         """Raises StoreRefusedError where there is no such bucket."""
         try:
             with _told(key):
-                obstore.put(self._store, key, bytes(data))
+                obstore.put(self._store, key, data)
         except MissingArtifactError as error:  # what is missing is not the artifact
             raise _refused(key, error) from error
 

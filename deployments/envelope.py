@@ -5,6 +5,7 @@ maps shared memory that looks writable and is not: one consumer's in-place opera
 bytes have no other door than `open`, which copies.
 """
 
+import math
 import pickle
 import time
 from collections.abc import Iterable
@@ -48,8 +49,16 @@ class TensorBytes:
     def copy(self) -> Tensor:
         """A tensor of one's own, aligned as torch aligns."""
         dense = torch.empty([self.shape[dim] for dim in self.order], dtype=self.dtype)
-        dense.reshape(-1).view(torch.uint8).numpy()[:] = np.frombuffer(self.data, dtype=np.uint8)
+        self.write_to(dense.reshape(-1).view(torch.uint8).numpy())
         return dense.permute(tuple(np.argsort(self.order)))
+
+    def write_to(self, target: Any) -> None:
+        """Its bytes, into an array of as many."""
+        target[:] = np.frombuffer(self.data, dtype=np.uint8)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         data = pickle.PickleBuffer(self.data) if protocol >= 5 else bytes(self.data)

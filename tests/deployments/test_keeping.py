@@ -1,9 +1,11 @@
 """sealed results -> bytes -> the same results"""
 
 import json
+from typing import cast
 
 import pytest
 import torch
+from safetensors.torch import load
 
 from aiprod_components.errors import MissingArtifactError
 from aiprod_components.values import Latents, PromptEmbeds
@@ -46,14 +48,27 @@ def test_a_text_comes_back() -> None:
 
 
 def test_a_torn_file_is_missing_not_wrong() -> None:
-    whole = to_bytes(Sealed.of(latents(), receipts=()))
+    whole = bytes(to_bytes(Sealed.of(latents(), receipts=())))
     for torn in (b"", whole[:7], whole[:40], whole[:-1], b"\xff" * 100, whole.replace(b"Latents", b"Nothing")):
         with pytest.raises(MissingArtifactError):
             from_bytes(torn)
 
 
+def test_what_is_kept_is_a_file_that_safetensors_reads() -> None:
+    value = Latents(torch.randn(1, 2, 1, 3, 3), noise_state=torch.arange(5, dtype=torch.uint8))
+    read = load(bytes(to_bytes(Sealed.of(value, receipts=()))))
+    assert torch.equal(read["video"], value.video) and torch.equal(read["noise_state"], cast(torch.Tensor, value.noise_state))
+
+
+def test_writing_to_what_was_kept_changes_nobody_else_s() -> None:
+    kept = from_bytes(to_bytes(Sealed.of(latents(), receipts=())))
+    before = kept.open().video.clone()
+    kept.open().video.add_(1)
+    assert torch.equal(kept.open().video, before)
+
+
 def test_what_is_kept_names_no_code() -> None:
-    data = to_bytes(Sealed.of(latents(), receipts=()))
+    data = bytes(to_bytes(Sealed.of(latents(), receipts=())))
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     assert json.loads(header["__metadata__"]["aiprod"])["kind"] == "Latents"
 
