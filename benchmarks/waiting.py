@@ -83,7 +83,7 @@ class Jobs:
 
     artifacts: str
     fingerprint: str
-    _numbers: count[int] = field(default_factory=count)
+    _numbers: "count[int]" = field(default_factory=count)
 
     def next(self) -> Callable[[Step], Order]:
         number = next(self._numbers)
