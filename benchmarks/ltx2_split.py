@@ -149,8 +149,8 @@ def _measure_ways(sizes: list[int], *, repeats: int) -> dict[str, Any]:
         (alone, _), (as_job, _) = medians(
             lambda: asyncio.run(walk(plan)), lambda: asyncio.run(walk(plan, order=jobs.next())), repeats=2 * repeats, pause=PAUSE_SECONDS
         )
-    serve.delete(APPLICATION)
-    serve.delete(API)
+        serve.delete(APPLICATION)  # what it keeps, it has written then
+        serve.delete(API)
     waits = WAIT_SECONDS * len(LEGS)
     added = {"alone": 1000 * (alone - waits), "as_a_job": 1000 * (as_job - waits)}
     return {"hops": hops, "video": {"megabytes_by_step": {leg.step: leg.megabytes for leg in LEGS}, "added_milliseconds": added}}
