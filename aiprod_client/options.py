@@ -34,7 +34,7 @@ OPTIONS: dict[str, Any] = {
     "num_inference_steps": Annotated[int | None, typer.Option("--steps", help="Denoising steps of stage 1.")],
     "guidance_scale": Annotated[float | None, typer.Option(help="How closely to follow the prompt; 1 is no guidance.")],
     "negative_prompt": Annotated[str | None, typer.Option(help="What to steer away from.")],
-    "output_format": Annotated[str | None, typer.Option(help="mp4, or png or webp of a single frame.")],
+    "output_format": Annotated[str | None, typer.Option(help="mp4; png or webp of a single frame; m4a or wav of a sound alone.")],
     "more": Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Any other field of the API, its value in JSON or as a plain text; repeat it."),

@@ -126,7 +126,9 @@ class StageTime:
 
 @dataclass(frozen=True)
 class GeneratedVideo:
-    """A finished video (mp4) or still (PNG, WebP) and how it came to be; equal frames have an equal `frames_sha256`.
+    """A finished video (mp4), still (PNG, WebP) or sound alone (m4a, wav) and how it came to be.
+
+    Equal frames, or samples of a sound alone, have an equal `frames_sha256`.
 
     `seconds` is the whole time from asking to having; the steps' `timings` leave out waiting and the way between stages. `id` is the
     server's name for it, None if this process made it.

@@ -7,24 +7,14 @@ picture --EncodePicture--> latents of one frame: pinned in Denoise and Refine, o
 footage --EncodeFootage--> latents of a reference: a guide beside the latents
 latents --EncodeTail--> latents of a clip's last frames, pinned at the start of the next clip
 sound, footage --EncodeSound--> audio latents, pinned in Denoise and Refine; --ReadSound--> waveform, for DecodeVideo
+prompt embeds --DenoiseSound--> audio latents --DecodeSound--> a sound alone
 """
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from aiprod_components.plan import Call, Input, Ref, Work
-from aiprod_components.values import (
-    AudioLatents,
-    Footage,
-    LatentGrid,
-    Latents,
-    Picture,
-    PromptEmbeds,
-    Sound,
-    Video,
-    VideoShape,
-    Waveform,
-)
+from aiprod_components.values import AudioLatents, Footage, LatentGrid, Latents, Picture, PromptEmbeds, Sound, Video, VideoShape, Waveform
 
 FLOAT = 4  # bytes of a number in the latents that travel
 EMBED_BYTES = 256 * FLOAT  # of one token of a prompt
@@ -34,6 +24,7 @@ VAE_WEIGHT, UPSAMPLER_WEIGHT = 4.0, 0.2
 AUDIO_WEIGHT = 4.0
 AUDIO_LATENT_BYTES = 128 * FLOAT
 SOUND_BYTES = 2 * 48_000 * FLOAT  # of a second, at most
+SOUND_FILE_BYTES = {"m4a": 24_000, "wav": 2 * 48_000 * 2}  # the same, in a file
 # An enhanced prompt is not known before it is there: at most so many bytes, written in so many tokens, after an instruction of so many.
 ENHANCED_BYTES, ENHANCED_TOKENS, INSTRUCTION_BYTES = 4000, 512, 2500
 
@@ -292,6 +283,21 @@ class Denoise(Call[Latents]):
 
 
 @dataclass(frozen=True)
+class DenoiseSound(Call[AudioLatents]):
+    """Noise -> the audio latents of a sound alone, as long as `video` would be, which has no pixels. `sampling.guidance` is the sound's."""
+
+    stage: ClassVar[str] = "denoiser"
+    prompt_embeds: Input[PromptEmbeds]
+    video: VideoShape
+    sampling: Sampling
+    loras: tuple[LoraUse, ...] = ()
+
+    def work(self, grid: LatentGrid) -> Work:
+        tokens = grid.audio_tokens_of(self.video)
+        return Work(self.sampling.network_calls, tokens, tokens * AUDIO_LATENT_BYTES)
+
+
+@dataclass(frozen=True)
 class Upsample(Call[Latents]):
     """Latents -> latents of another size or frame rate, by one of the family's upsamplers; `video` is the size of the result."""
 
@@ -336,6 +342,21 @@ class DecodeAudio(Call[Waveform]):
     def work(self, grid: LatentGrid) -> Work:
         seconds = self.video.num_frames / self.video.frame_rate
         return Work(len(self.clips), grid.audio_tokens_of(self.video) // len(self.clips), int(seconds * SOUND_BYTES))
+
+
+@dataclass(frozen=True)
+class DecodeSound(Call[Video]):
+    """Audio latents -> sound -> an encoded file ("m4a" or "wav"), exactly as long as `video` would be."""
+
+    stage: ClassVar[str] = "audio_decoder"
+    weight: ClassVar[float] = AUDIO_WEIGHT
+    audio: Input[AudioLatents]
+    video: VideoShape
+    container: str = "m4a"
+
+    def work(self, grid: LatentGrid) -> Work:
+        seconds = self.video.num_frames / self.video.frame_rate
+        return Work(1, grid.audio_tokens_of(self.video), int(seconds * SOUND_FILE_BYTES[self.container]))
 
 
 @dataclass(frozen=True)

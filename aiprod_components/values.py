@@ -187,7 +187,10 @@ class Frames:
 
 @dataclass(frozen=True)
 class Video:
-    """An encoded video (mp4) or still (PNG, WebP), its size, and the digest of its raw frames (equal frames, equal digest)."""
+    """An encoded video (mp4), still (PNG, WebP) or sound alone (m4a, wav), whose width and height are 0.
+
+    The digest is that of the raw frames, or of the samples of a sound alone: equal frames, equal digest.
+    """
 
     data: bytes
     shape: VideoShape

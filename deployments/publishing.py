@@ -1,10 +1,11 @@
-"""finished video -> signed -> its files in the artifact store: the video itself, a thumbnail, a sprite sheet"""
+"""finished video -> signed -> its files in the artifact store: the video itself, a thumbnail, a sprite sheet; a sound alone: itself"""
 
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiprod_components.errors import ConfigError
+from aiprod_components.media.encode import SOUND_TYPES
 from aiprod_components.media.thumbnails import spritesheet, thumbnail
 from aiprod_components.values import Video
 from deployments.artifacts import ArtifactStore, file_key
@@ -22,14 +23,18 @@ def publish(video: Video, *, store: ArtifactStore, to: Publish) -> Published:
     data = video.data
     if to.provenance is not None:
         data = sign_video(data, video.media_type, to=to, by=to.provenance)
-    files = {
-        "thumbnail": (SMALL["thumbnail"], thumbnail(video.data, video.media_type)),
-        "spritesheet": (SMALL["spritesheet"], spritesheet(video.data, video.media_type)),
-        "video": (video.media_type, data),
-    }
+    files = {**_pictures(video), "video": (video.media_type, data)}
     for name, (_, content) in files.items():
         store.put(file_key(to.prefix, name), content)
     return Published(to.prefix, {name: (kind, len(content)) for name, (kind, content) in files.items()}, video.frames_digest)
+
+
+def _pictures(video: Video) -> dict[str, tuple[str, bytes]]:
+    """Small ones, where there is something to be seen."""
+    if video.media_type in SOUND_TYPES.values():
+        return {}
+    made = {"thumbnail": thumbnail(video.data, video.media_type), "spritesheet": spritesheet(video.data, video.media_type)}
+    return {name: (SMALL[name], content) for name, content in made.items()}
 
 
 def check_provenance(args: ProvenanceArgs) -> None:

@@ -10,8 +10,10 @@ import pytest
 from aiprod_components import calls
 from aiprod_components.calls import (
     DecodeAudio,
+    DecodeSound,
     DecodeVideo,
     Denoise,
+    DenoiseSound,
     EncodeFootage,
     EncodePicture,
     EncodePrompt,
@@ -52,9 +54,11 @@ SAMPLES: tuple[Call[Any], ...] = (
     ReadSound(Footage(b"footage"), VIDEO),
     EncodeTail(Ref("tail"), VIDEO, 3),
     Denoise(Ref("prompt"), VIDEO, SAMPLING, **GIVEN),
+    DenoiseSound(Ref("prompt"), VIDEO, SAMPLING, GIVEN["loras"]),
     Upsample(Ref("tail"), VIDEO, "upsampler"),
     Refine(Ref("prompt"), Ref("tail"), VIDEO, SAMPLING, **GIVEN),
     DecodeAudio((Ref("tail"), Ref("picture")), VIDEO, (0, 9)),
+    DecodeSound(Ref("tail"), VIDEO, "wav"),
     DecodeVideo((Ref("tail"), Ref("picture")), VIDEO, 9, "mp4", Ref("tail")),
 )
 SOURCES: tuple[str, ...] = ("enhanced", "prompt", "picture", "tail", "other")

@@ -33,8 +33,7 @@ class Limits:
 
     def check(self, video: VideoShape) -> None:
         """Raises InvalidRequestError, naming the field and the range, when `video` is beyond the limits."""
-        if not 1 <= video.num_frames <= self.max_frames:
-            raise InvalidRequestError(f"num_frames must be 1 to {self.max_frames}, got {video.num_frames}", field="num_frames")
+        self.check_length(video)
         for field, side in (("height", video.height), ("width", video.width)):
             if not self.min_side <= side <= self.max_side:
                 raise InvalidRequestError(f"{field} must be {self.min_side} to {self.max_side}, got {side}", field=field)
@@ -42,6 +41,11 @@ class Limits:
             raise InvalidRequestError(
                 f"width x height must be at most {self.max_pixels} pixels, got {video.width}x{video.height}", field="width"
             )
+
+    def check_length(self, video: VideoShape) -> None:
+        """Raises InvalidRequestError when `video` has too few or too many frames, or lasts too long."""
+        if not 1 <= video.num_frames <= self.max_frames:
+            raise InvalidRequestError(f"num_frames must be 1 to {self.max_frames}, got {video.num_frames}", field="num_frames")
         if (seconds := video.num_frames / video.frame_rate) > self.max_seconds:
             raise InvalidRequestError(
                 f"num_frames must be at most {self.max_seconds:g} seconds' worth, got {seconds:.1f} s at {video.frame_rate:g} frames per "

@@ -1,7 +1,8 @@
-"""frames, sound -> mp4 (h264, yuv420p; AAC), playable while it loads; one frame -> png or webp, without loss"""
+"""frames, sound -> mp4 (h264, yuv420p; AAC), playable while it loads; one frame -> png or webp, without loss; sound -> m4a (AAC) or wav"""
 
 import io
 import tempfile
+import wave
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +26,8 @@ LAYOUTS: dict[int, str] = {1: "mono", 2: "stereo"}
 
 # Format of a still -> media type.
 STILL_TYPES: dict[str, str] = {"png": "image/png", "webp": "image/webp"}
+# Container of a sound alone -> media type.
+SOUND_TYPES: dict[str, str] = {"m4a": "audio/mp4", "wav": "audio/wav"}
 
 
 def encode_mp4(frames: Frames) -> bytes:
@@ -82,6 +85,34 @@ class _Track:
 
     def close(self) -> None:
         self._container.mux(self._stream.encode(None))
+
+
+def encode_sound(sound: Waveform, *, container: str) -> bytes:
+    """The first of the batch, all of it and no more: as AAC (m4a), or as 16 bits a sample (wav)."""
+    return {"m4a": _m4a, "wav": _wav}[container](sound)
+
+
+def _m4a(sound: Waveform) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sound.m4a"
+        # Its length is told in this unit: in milliseconds, as is usual, it would be rounded.
+        unit = {"movie_timescale": str(sound.sample_rate)}
+        with av.open(str(path), "w", options={"movflags": "+faststart", **unit}) as container:
+            track = _Track(container, sound)
+            track.write(until=sound.samples.shape[2] / sound.sample_rate)
+            track.close()
+        return path.read_bytes()
+
+
+def _wav(sound: Waveform) -> bytes:
+    samples = sound.samples[0].clamp(-1, 1).T.numpy()
+    file = io.BytesIO()
+    with wave.open(file, "wb") as written:
+        written.setnchannels(samples.shape[1])
+        written.setsampwidth(2)
+        written.setframerate(sound.sample_rate)
+        written.writeframes((samples * (2**15 - 1)).round().astype("<i2").tobytes())
+    return file.getvalue()
 
 
 def encode_still(pixels: UInt8[Tensor, "H W 3"], *, format: Literal["png", "webp"]) -> bytes:

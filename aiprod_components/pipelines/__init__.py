@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from aiprod_components.errors import InvalidRequestError, UnknownModelError
 from aiprod_components.families.base import Family
@@ -14,6 +15,7 @@ from aiprod_components.pipelines.fields import AudioGuidance
 from aiprod_components.pipelines.ic_lora import ICLora
 from aiprod_components.pipelines.keyframe_interpolation import KeyframeInterpolation
 from aiprod_components.pipelines.retake import Retake
+from aiprod_components.pipelines.text_to_audio import TextToAudio
 from aiprod_components.pipelines.ti2vid_one_stage import TI2VidOneStage
 from aiprod_components.pipelines.ti2vid_two_stages import TI2VidTwoStages
 
@@ -25,6 +27,7 @@ PIPELINES: dict[str, type[VideoRequest]] = {
     "keyframe_interpolation": KeyframeInterpolation,
     "retake": Retake,
     "audio_to_video": AudioToVideo,
+    "text_to_audio": TextToAudio,
 }
 DEFAULT_PIPELINE = "ti2vid_two_stages"
 # Field -> the pipeline that a request means which has it and names none; the first that is there decides.
@@ -39,6 +42,12 @@ MEANT_BY: dict[str, str] = {
 def pipelines_of(family: Family) -> dict[str, type[VideoRequest]]:
     """Those that a family can make."""
     return {name: request for name, request in PIPELINES.items() if family.makes_sound or not request.needs_sound}
+
+
+def fields_of(pipeline: str) -> dict[str, FieldInfo]:
+    """What may be asked of it."""
+    request = PIPELINES[pipeline]
+    return {name: info for name, info in request.model_fields.items() if name not in request.idle}
 
 
 def defaults_of(family: Family) -> dict[str, Any]:
@@ -81,7 +90,9 @@ def choose_pipeline(model: str, *, named: object = None, fields: Collection[str]
 def parse_request(record: dict[str, Any], *, family: Family) -> VideoRequest:
     """Fields by name -> a request. Raises InvalidRequestError naming the first field at fault, its value and the way out."""
     _, name = choose_pipeline(family.name, named=record.get("pipeline"), fields=record.keys())
-    known = PIPELINES[name].model_fields
+    known = fields_of(name)
+    if idle := record.keys() & PIPELINES[name].idle:
+        raise _no_field(min(idle), known=list(known))
     if "sigmas" in known and record.get("sigmas") is not None and (idle := record.keys() & {"num_inference_steps", "scheduler"}):
         raise InvalidRequestError(f"sigmas are the steps, so {min(idle)} says nothing; leave one of them out", field="sigmas")
     defaults = {field: value for field, value in defaults_of(family).items() if field in known}
@@ -101,10 +112,14 @@ def explain(error: ValidationError, *, known: list[str]) -> InvalidRequestError:
     if first["type"] == "missing":
         return InvalidRequestError(f"{field} is required", field=field)
     if first["type"] == "extra_forbidden":
-        way_out = f"the fields are {', '.join(known)}" if len(first["loc"]) == 1 else "leave it out"
-        return InvalidRequestError(f"{field} is not a field of this pipeline; {way_out}", field=field)
+        return _no_field(field, known=known if len(first["loc"]) == 1 else [])
     message = first["msg"].removeprefix("Value error, ")
     return InvalidRequestError(f"{field}: {message}, got {shown(first['input'])}", field=field)
+
+
+def _no_field(field: str, *, known: list[str]) -> InvalidRequestError:
+    way_out = f"the fields are {', '.join(known)}" if known else "leave it out"
+    return InvalidRequestError(f"{field} is not a field of this pipeline; {way_out}", field=field)
 
 
 def shown(value: object) -> str:

@@ -22,6 +22,7 @@ MOST_LORAS = 8
 TEMPORAL = "temporal_upsampler"  # the network that puts frames between frames
 
 CONTAINERS = ("mp4", "png", "webp")
+SOUND_ALONE = " (m4a and wav are made by pipeline text_to_audio)"
 
 
 class VideoRequest(BaseModel, frozen=True):
@@ -29,6 +30,8 @@ class VideoRequest(BaseModel, frozen=True):
 
     model_config = ConfigDict(extra="forbid")
     needs_sound: ClassVar[bool] = False  # only a family that makes sound can make it
+    has_pictures: ClassVar[bool] = True  # else what is made is a sound alone
+    idle: ClassVar[frozenset[str]] = frozenset()  # fields that would have no effect: nobody is asked for them, and they are refused
 
     pipeline: str
     prompt: Prompt = Field(description="What the video shows, in any language.")
@@ -49,7 +52,7 @@ class VideoRequest(BaseModel, frozen=True):
         "are. An extension says it.",
     )
     enhance_prompt: bool = Field(default=False, description="Let a language model rewrite the prompt by the style guide first.")
-    output_format: Annotated[str, OneOf(CONTAINERS)] = Field(
+    output_format: Annotated[str, OneOf(CONTAINERS, SOUND_ALONE)] = Field(
         default_factory=lambda fields: "png" if fields.get("num_frames") == 1 else "mp4",
         description="mp4, or for a single frame png or webp (lossless); a single frame is a png unless this says otherwise.",
     )
@@ -89,12 +92,16 @@ class VideoRequest(BaseModel, frozen=True):
     def plan(self, family: Family) -> Plan:
         """The request as calls. Pure; raises InvalidRequestError when the family cannot make it."""
         self.check_family(family)
-        family.limits.check(self.video)
-        family.grid.check(self.video, space_multiple=self.space_multiple * family.grid.space)
+        self.check_shape(family)
         self.check(family)
         steps = PlanBuilder(family=family.name, pipeline=self.pipeline, grid=family.grid)
         self.record(steps, family)
         return steps.build()
+
+    def check_shape(self, family: Family) -> None:
+        """Raises InvalidRequestError for a length or a size that the family does not make."""
+        family.limits.check(self.video)
+        family.grid.check(self.video, space_multiple=self.space_multiple * family.grid.space)
 
     def check(self, family: Family) -> None:
         """Raises InvalidRequestError for what only the family can tell."""
@@ -117,7 +124,7 @@ class VideoRequest(BaseModel, frozen=True):
             )
         if self.double_frame_rate and self.num_frames == 1:
             raise InvalidRequestError("double_frame_rate needs frames to put one between, and num_frames is 1", field="double_frame_rate")
-        if self.output_format != "mp4" and self.num_frames != 1:
+        if self.has_pictures and self.output_format != "mp4" and self.num_frames != 1:
             raise InvalidRequestError(
                 f"output_format {self.output_format} is for one frame, and num_frames is {self.num_frames}; ask for mp4, or for one frame",
                 field="output_format",

@@ -21,6 +21,8 @@ def extend_request(request: VideoRequest, *, prompt: str, num_frames: int, famil
     So many, or the most below that on the family's grid; they count as the request's own do, before `double_frame_rate`. Raises
     InvalidRequestError when there are none, when the family makes no video of that length, or for a prompt that is none.
     """
+    if not request.has_pictures:
+        raise InvalidRequestError("a sound alone is not carried on; ask for a longer one with the same seed", field="extends")
     told = remix_request(request, prompt=prompt).prompt
     check_text(told, family=family, field="prompt")
     more, room = num_frames - num_frames % family.grid.time, family.limits.max_frames - request.num_frames

@@ -40,9 +40,10 @@ def _saying_something(text: str) -> str:
 
 @dataclass(frozen=True)
 class OneOf:
-    """Marks a text field that is one of these names: the keys of a table, for the most part."""
+    """Marks a text field that is one of these names: the keys of a table, for the most part. `hint` is said where it is none."""
 
     names: tuple[str, ...]
+    hint: str = ""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return no_info_after_validator_function(self._check, handler(source))
@@ -52,7 +53,7 @@ class OneOf:
 
     def _check(self, value: str) -> str:
         if value not in self.names:
-            raise ValueError(f"must be one of {', '.join(self.names)}")
+            raise ValueError(f"must be one of {', '.join(self.names)}{self.hint}")
         return value
 
 

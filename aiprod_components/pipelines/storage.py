@@ -8,7 +8,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from aiprod_components.errors import UnknownModelError
 from aiprod_components.families.base import Family
-from aiprod_components.pipelines import PIPELINES, defaults_of, explain, shown
+from aiprod_components.pipelines import PIPELINES, defaults_of, explain, fields_of, shown
 from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.values import Footage, Picture, Sound
 
@@ -29,7 +29,7 @@ def load_request(record: dict[str, Any], *, media: Callable[[str], bytes], famil
     name = record.get("pipeline")
     if name not in PIPELINES:
         raise UnknownModelError(f"pipeline {shown(name)} is unknown; the pipelines are {', '.join(PIPELINES)}", field="pipeline")
-    known = PIPELINES[name].model_fields
+    known = fields_of(name)
     defaults = {field: value for field, value in defaults_of(family).items() if field in known}
     try:
         return PIPELINES[name].model_validate(defaults | _loaded(record, media))

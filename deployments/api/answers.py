@@ -14,7 +14,7 @@ def shown_of(request: VideoRequest) -> dict[str, Any]:
     return {
         "prompt": request.next_prompts[-1] if request.extends else request.prompt,
         "seconds": f"{seconds:.4f}".rstrip("0").rstrip("."),
-        "size": f"{video.width}x{video.height}",
+        "size": f"{video.width}x{video.height}" if request.has_pictures else None,
         "num_frames": video.num_frames,
         "fps": video.frame_rate,
         "seed": request.seed,

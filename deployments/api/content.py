@@ -66,7 +66,9 @@ def _place(job: Job, variant: str) -> tuple[str, str]:
         return preview_key(job.id, job.attempt), "image/webp"
     if job.status != COMPLETED or job.output is None:
         raise ConflictError(f"video {job.id} is {job.shown_status}; its content is there when it is completed", field="video_id")
-    return file_key(job.output["prefix"], variant), job.output["files"][variant][0]
+    if variant not in (files := job.output["files"]):
+        raise NotFoundError(f"video {job.id} is a sound alone and has no {variant}; leave variant out for the sound", field="variant")
+    return file_key(job.output["prefix"], variant), files[variant][0]
 
 
 def parse_range(header: str | None, *, size: int) -> tuple[int, int] | None:

@@ -56,7 +56,7 @@ class Video(BaseModel):
     expires_at: int | None
     prompt: str
     seconds: str
-    size: str
+    size: str | None = Field(description="WIDTHxHEIGHT in pixels; null of a sound alone.")
     num_frames: int
     fps: float
     seed: int

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Header, Path, Query, Request
 from fastapi.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 
 from aiprod_components.errors import AiprodError, UnauthenticatedError
+from aiprod_components.media.encode import SOUND_TYPES
 from deployments.api import errors
 from deployments.api.answers import made_headers
 from deployments.api.body import Body, read_body
@@ -44,6 +45,7 @@ EVENT = {
     "properties": {"event": {"enum": ["video", "preview"]}, "data": {"type": "string", "contentMediaType": "application/json"}},
     "required": ["event", "data"],
 }
+FILE_TYPES = ("video/mp4", "image/png", "image/webp", "image/jpeg", *SOUND_TYPES.values())
 CREATED = answers({JSON: ref("Video")}, 400, 404, 409, 413, 415, 422)
 
 
@@ -82,7 +84,7 @@ class Routes:
 
     def add_to(self, app: FastAPI) -> None:
         video = answers({JSON: ref("Video")}, 404)
-        file = {kind: {"type": "string", "format": "binary"} for kind in ("video/mp4", "image/png", "image/webp", "image/jpeg")}
+        file = {kind: {"type": "string", "format": "binary"} for kind in FILE_TYPES}
         whole = answers(file, 400, 404, 409, 416)
         content = {
             **whole,

@@ -104,6 +104,10 @@ class Sources:
 
     def edited(self, source: Job, body: Body) -> Body:
         """The body of an IC-LoRA request whose reference is the source."""
+        if source.shown["size"] is None:
+            raise InvalidRequestError(
+                f"video {source.id} is a sound alone; fetch it, and send it as sound of a new video instead", field="video"
+            )
         if source.shown["num_frames"] == 1:
             raise InvalidRequestError(f"video {source.id} is a still; send it as input_reference of a new video instead", field="video")
         inherited = {name: source.shown[name] for name in INHERITED if not (name == "num_frames" and "seconds" in body.fields)}

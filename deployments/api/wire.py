@@ -19,7 +19,7 @@ from pydantic_core import from_json
 
 from aiprod_components.errors import AiprodError, InvalidRequestError, UnavailableError, UnknownModelError
 from aiprod_components.families.base import Family
-from aiprod_components.pipelines import PIPELINES, choose_pipeline, defaults_of, explain, parse_request, pipelines_of, shown
+from aiprod_components.pipelines import PIPELINES, choose_pipeline, defaults_of, explain, fields_of, parse_request, pipelines_of, shown
 from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.plan import Plan
 from deployments.api.body import Body, check_count, check_marks
@@ -53,14 +53,16 @@ Priority = Annotated[int, Field(ge=-100, le=100, description="A head start befor
 WebhookUrl = Annotated[str, Field(max_length=2000, description="Whom to tell when the video is finished, failed or cancelled.")]
 
 
+Size = Annotated[str, AfterValidator(_check_size)]
+
+
 class VideoFields(BaseModel):
-    """OpenAI's fields. `wire_model` adds a pipeline's own."""
+    """OpenAI's fields that every pipeline has. `wire_model` adds a pipeline's own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field(default="", description="A family, or FAMILY/PIPELINE.")
     seconds: Seconds | None = Field(default=None, description="Length: the most frames that last no longer. Or say num_frames.")
-    size: Annotated[str, AfterValidator(_check_size)] = Field(default="", description="WIDTHxHEIGHT in pixels.")
     priority: Priority = 0
     webhook_url: WebhookUrl = ""
 
@@ -96,14 +98,15 @@ def in_wire_names(error: AiprodError) -> AiprodError:
 
 def wire_model(family: Family, pipeline: str) -> type[VideoFields]:
     """What may be asked of a pipeline: its own fields, with the family's defaults, and OpenAI's in place of those that they stand for."""
-    defaults = defaults_of(family)
-    own = {name: info for name, info in PIPELINES[pipeline].model_fields.items() if name not in (*PART_OF, *MEDIA, *DERIVED)}
+    defaults, known = defaults_of(family) | PIPELINES[pipeline].usual({}, family), fields_of(pipeline)
+    own = {name: info for name, info in known.items() if name not in (*PART_OF, *MEDIA, *DERIVED)}
     fields = {RENAMED.get(name, name): _with_default(info, defaults.get(name, info.default)) for name, info in own.items()}
     for name in MEDIA:
-        if name in PIPELINES[pipeline].model_fields:
+        if name in known:
             fields |= MEDIA[name]
-    size = f"{defaults['width']}x{defaults['height']}"
-    fields["size"] = _with_default(VideoFields.model_fields["size"], size)
+    if "width" in known:
+        size = Field(f"{defaults['width']}x{defaults['height']}", description="WIDTHxHEIGHT in pixels.")
+        fields = {"size": Annotated[Size, size], **fields}
     fields["model"] = _with_default(VideoFields.model_fields["model"], f"{family.name}/{pipeline}")
     return create_model(f"{pipeline}_fields", __base__=VideoFields, **fields)  # type: ignore[call-overload]
 
@@ -129,7 +132,7 @@ class Wire:
         """Raises InvalidRequestError in the client's names: the field, its value and the way out. Decodes pictures, so takes a while."""
         family, pipeline = self._choose(body)
         fields = self._validated(body, (family.name, pipeline))
-        record = {"pipeline": pipeline, **_record(fields, body, family=family)}
+        record = {"pipeline": pipeline, **_record(fields, body, family=family, pipeline=PIPELINES[pipeline])}
         with wire_names():
             request = parse_request(record, family=family)
             return Asked(family, request, request.plan(family), fields.priority, fields.webhook_url or None)
@@ -214,10 +217,10 @@ def _from_text(value: Any, schema: Mapping[str, Any], *, field: str) -> Any:
         raise InvalidRequestError(f"{field} is not JSON ({error}): {shown(value)}", field=field) from error
 
 
-def _record(fields: BaseModel, body: Body, *, family: Family) -> dict[str, Any]:
+def _record(fields: BaseModel, body: Body, *, family: Family, pipeline: type[VideoRequest]) -> dict[str, Any]:
     """The client's fields -> the request's, those that were given."""
     given = {name: value for name in fields.model_fields_set if (value := getattr(fields, name)) is not None}
-    record = {name: value for name, value in given.items() if name not in (*VideoFields.model_fields, *MEDIA_NAMES)}
+    record = {name: value for name, value in given.items() if name not in (*VideoFields.model_fields, *MEDIA_NAMES, "size")}
     if "fps" in record:
         record["frame_rate"] = record.pop("fps")
     if "size" in given:
@@ -227,14 +230,16 @@ def _record(fields: BaseModel, body: Body, *, family: Family) -> dict[str, Any]:
         if "num_frames" in given:
             raise InvalidRequestError("seconds and num_frames say the same thing; leave one out", field="seconds")
         frame_rate = record.get("frame_rate", family.video.frame_rate)
-        record["num_frames"] = frames_within(given["seconds"], frame_rate=frame_rate, family=family)
+        record["num_frames"] = frames_within(
+            given["seconds"], frame_rate=frame_rate, family=family, every=family.grid.time if pipeline.has_pictures else 1
+        )
     return record | Uploads(given, body.files).read()
 
 
-def frames_within(seconds: float, *, frame_rate: float, family: Family) -> int:
-    """The most frames on the family's grid that last at most `seconds`, but one at least."""
+def frames_within(seconds: float, *, frame_rate: float, family: Family, every: int) -> int:
+    """The most frames, 1 + a multiple of `every`, that last at most `seconds`, but one at least."""
     longest = family.limits.max_frames / frame_rate
     if seconds > longest:
         raise InvalidRequestError(f"seconds must be at most {longest:.4g} at {frame_rate:g} fps, got {seconds:g}", field="seconds")
     frames = max(math.floor(seconds * frame_rate + 1e-6), 1)
-    return (frames - 1) // family.grid.time * family.grid.time + 1
+    return (frames - 1) // every * every + 1

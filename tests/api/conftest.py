@@ -1,7 +1,7 @@
 """the HTTP face over a real database and a real folder, without a cluster: whoever tests plays the dispatcher"""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from deployments.storage import Storage, open_storage
 
 FAMILY = make_family("miniature")
 WIRE = Wire({FAMILY.name: FAMILY})
+SOUNDING = replace(FAMILY, name="sounding", grid=replace(FAMILY.grid, audio_rate=25.0))  # as if it made sound: enough for a plan
+FILES = {"video": "video/mp4", "thumbnail": "image/webp", "spritesheet": "image/jpeg"}
 
 
 @dataclass
@@ -43,14 +45,13 @@ class Desk:
 
     def claim(self) -> Job:
         """The next job, as a dispatcher would take it; a stage has begun with it."""
-        job = self.storage.jobs.claim("tester", 60, [FAMILY.name])
+        job = self.storage.jobs.claim("tester", 60, [FAMILY.name, SOUNDING.name])
         assert job is not None
         assert self.storage.jobs.report(Claim.of(job), progress={"percent": 1, "step": "draft", "stage": "denoiser", "done": 1, "total": 2})
         return job
 
-    def finish(self, job: Job, content: bytes = b"an mp4, so to speak") -> None:
+    def finish(self, job: Job, content: bytes = b"an mp4, so to speak", kinds: Mapping[str, str] = FILES) -> None:
         prefix = f"videos/{job.id}/{job.attempt}"
-        kinds = {"video": "video/mp4", "thumbnail": "image/webp", "spritesheet": "image/jpeg"}
         for name in kinds:
             self.storage.artifacts.put(f"{prefix}/{name}", content if name == "video" else name.encode())
         files = {name: [kind, len(content)] for name, kind in kinds.items()}
@@ -63,7 +64,7 @@ MakeDesk = Callable[..., Desk]
 
 @pytest.fixture
 def make_desk(tmp_path: Path) -> MakeDesk:
-    def make(**settings: Any) -> Desk:
+    def make(wire: Wire = WIRE, **settings: Any) -> Desk:
         args = ApiArgs.model_validate({"families": [{"name": "miniature"}], "data": str(tmp_path), **settings})
         storage = open_storage(args)
 
@@ -79,8 +80,8 @@ def make_desk(tmp_path: Path) -> MakeDesk:
         async def graph() -> dict[str, Any]:
             return {"miniature": {"status": "RUNNING", "stages": []}}
 
-        service = make_service(args, WIRE, storage, Dispatchers(wake, cancel))
-        desk = Desk(make_app(service, WIRE, Surroundings(applications, graph, keys=args.keys)), service, storage)
+        service = make_service(args, wire, storage, Dispatchers(wake, cancel))
+        desk = Desk(make_app(service, wire, Surroundings(applications, graph, keys=args.keys)), service, storage)
         return desk
 
     return make

@@ -208,7 +208,7 @@ def test_an_output_that_is_a_folder_is_found_before_the_work(tmp_path: Path) -> 
 
 def test_an_output_of_another_format_is_found_before_the_work(tmp_path: Path) -> None:
     message = refused(run("generate", "a red ball", "-o", str(tmp_path / "ball.gif")), code=2)
-    assert message == f"{tmp_path / 'ball.gif'} must end in .mp4, .png, .webp, or say --output-format"
+    assert message == f"{tmp_path / 'ball.gif'} must end in .mp4, .png, .webp, .m4a, .wav, or say --output-format"
 
 
 def test_a_server_is_asked_with_its_own_weights_only(tmp_path: Path) -> None:

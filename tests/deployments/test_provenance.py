@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import c2pa
 import pytest
 import torch
@@ -22,8 +23,8 @@ from torch import Tensor
 
 from aiprod_components.errors import ConfigError
 from aiprod_components.media.decode import decode_video
-from aiprod_components.media.encode import encode_mp4, encode_still
-from aiprod_components.values import Frames
+from aiprod_components.media.encode import encode_mp4, encode_sound, encode_still
+from aiprod_components.values import Frames, Waveform
 from deployments.provenance import Origin, Signer
 
 ORIGIN = Origin("miniature", "ti2vid_two_stages")
@@ -87,10 +88,13 @@ def frames() -> Tensor:
     return (pixels % 256).to(torch.uint8)[None]
 
 
+HUM = Waveform(torch.linspace(0, 600, 12_000).sin().expand(1, 2, -1), 48_000)
 FILES = {
     "video/mp4": encode_mp4(Frames(frames(), 16.0)),
     "image/png": encode_still(frames()[0, 0], format="png"),
     "image/webp": encode_still(frames()[0, 0], format="webp"),
+    "audio/mp4": encode_sound(HUM, container="m4a"),
+    "audio/wav": encode_sound(HUM, container="wav"),
 }
 
 
@@ -139,6 +143,17 @@ def test_a_signed_still_shows_the_same_pixels(signer: Signer, media_type: str) -
         assert shown.tobytes() == before.tobytes()
 
 
+@pytest.mark.parametrize("media_type", ["audio/mp4", "audio/wav"])
+def test_a_signed_sound_has_the_same_samples(signer: Signer, media_type: str) -> None:
+    shown, before = (samples_of(data) for data in (signed(signer, media_type), FILES[media_type]))
+    assert len(before) >= 12_000 and torch.equal(shown, before)
+
+
+def samples_of(data: bytes) -> Tensor:
+    with av.open(io.BytesIO(data)) as container:
+        return torch.cat([torch.from_numpy(frame.to_ndarray()).flatten() for frame in container.decode(audio=0)])
+
+
 def boxes(data: bytes) -> Iterator[tuple[str, int, int]]:
     """The outermost boxes of an mp4: kind, first byte, end."""
     at = 0
@@ -152,7 +167,7 @@ def media_bytes(data: bytes, media_type: str) -> list[int]:
     """All but the manifest and what frames it and, in an mp4, `ftyp`, which the standard leaves out."""
     manifest = data.index(b"jumb") - 4
     end = manifest + struct.unpack(">I", data[manifest : manifest + 4])[0]
-    begin = next(end for _, _, end in boxes(data)) if media_type == "video/mp4" else 0
+    begin = next(end for _, _, end in boxes(data)) if media_type.endswith("mp4") else 0
     checksum = 4 if media_type == "image/png" else 0
     return [*range(begin, manifest), *range(end + checksum, len(data))]
 

@@ -197,7 +197,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "half a step": ({"num_inference_steps": 2.5}, "num_inference_steps", "got 2.5"),
     "a seed that is no number": ({"seed": True}, "seed", "got True"),
     "a number as text": ({"num_frames": "5"}, "num_frames", "got '5'"),
-    "an unknown field": ({"colour": "red"}, "colour", "the fields are model, seconds, size"),
+    "an unknown field": ({"colour": "red"}, "colour", "the fields are model, seconds, priority, webhook_url, size"),
     "a request's own name": ({"frame_rate": 8}, "frame_rate", "is not a field"),
     "an address": ({"input_reference": {"image_url": "https://example.org/a.png"}}, "input_reference.image_url", "must be a data: URL"),
     "a stored file": ({"input_reference": {"file_id": "f", "image_url": data_url(b"")}}, "input_reference.file_id", "leave it out"),

@@ -101,6 +101,23 @@ def test_a_video_over_http_is_the_monoliths_and_has_sound_as_long_as_its_picture
     assert max(float(abs(frame).max()) for frame in samples) > 0.01, "it can be heard"
 
 
+def test_a_sound_alone_over_http_is_made_once_and_has_no_picture(http: httpx.Client) -> None:
+    body = {"model": "ltx2/text_to_audio", "prompt": "a fox barks", "seed": 5, "seconds": 0.5, "num_inference_steps": 2}
+    answers = [http.post("/v1/videos/sync", json=body) for _ in range(2)]
+    assert [answer.headers["content-type"] for answer in answers] == ["audio/mp4"] * 2, answers[0].text
+    assert answers[0].content == answers[1].content and answers[0].headers["x-aiprod-pipeline"] == "text_to_audio"
+    with av.open(io.BytesIO(answers[0].content), "r") as file:
+        assert file.duration == 500_000  # microseconds
+    again = http.get(f"/v1/videos/{answers[1].headers['x-aiprod-video-id']}").json()
+    assert [(line["step"], line["cache_hit"]) for line in again["stages"]] == [("sound", True)]
+    wav = http.post("/v1/videos", json={**body, "output_format": "wav"}).json()["id"]
+    wait_until(lambda: http.get(f"/v1/videos/{wav}").json()["status"] == "completed")
+    job = http.get(f"/v1/videos/{wav}").json()
+    assert {line["step"]: line["cache_hit"] for line in job["stages"]} == {"draft": True, "sound": False}, "the same latents"
+    assert (job["media_type"], job["frames_sha256"]) == ("audio/wav", again["frames_sha256"])
+    assert http.get(f"/v1/videos/{wav}/content", params={"variant": "thumbnail"}).status_code == 404
+
+
 def test_a_job_tells_its_steps_and_its_stages(http: httpx.Client, args: dict[str, Any]) -> None:
     body = {**REQUEST, "model": "ltx2", "num_inference_steps": 40, "seed": 6}
     video = http.post("/v1/videos", json=body).json()

@@ -51,6 +51,7 @@ GOLDEN = {
         "prompt:text_encoder() heard:audio_encoder() draft:denoiser(prompt heard) doubled:upsampler(draft) "
         "refined:refiner(prompt doubled heard) sound:audio_encoder() video:vae_decoder(refined sound)"
     ),
+    "text_to_audio": "prompt:text_encoder() draft:denoiser(prompt) sound:audio_decoder(draft)",
     "keyframe_interpolation": (
         "prompt:text_encoder() keyframe_half_1:vae_encoder() keyframe_half_2:vae_encoder() "
         "keyframe_1:vae_encoder() keyframe_2:vae_encoder() "
@@ -99,7 +100,8 @@ def test_a_sound_makes_a_video_as_long_as_it_is_in_chunks_and_extensions_have_so
 
 
 def test_a_family_without_sound_is_not_asked_for_any():
-    assert set(PIPELINES) - set(pipelines_of(FAMILY)) == {"audio_to_video"} and set(pipelines_of(SOUNDING)) == set(PIPELINES)
+    assert set(PIPELINES) - set(pipelines_of(FAMILY)) == {"audio_to_video", "text_to_audio"}
+    assert set(pipelines_of(SOUNDING)) == set(PIPELINES)
 
 
 def test_a_request_that_names_no_pipeline_gets_the_one_that_its_fields_mean():

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from json import dumps
 from typing import Any
@@ -27,10 +27,10 @@ from PIL import Image
 from aiprod_client.server import free_port
 from aiprod_components.errors import ConflictError, InvalidRequestError, NotFoundError
 from aiprod_components.families import make_family
-from aiprod_components.media.encode import encode_mp4
+from aiprod_components.media.encode import encode_mp4, encode_sound
 from aiprod_components.miniature.render import render_frames
 from aiprod_components.miniature.world import BACKGROUNDS, COLOURS, MOTIONS, SHAPES, SIZES, Scene, Thing
-from aiprod_components.values import Frames
+from aiprod_components.values import Frames, Waveform
 from deployments.api import errors
 from deployments.api.body import Body, read_body
 from deployments.api.catalogue import describe_plan, list_models
@@ -43,8 +43,10 @@ LOOK = 0.02  # seconds between two looks at what an event stream should say
 
 
 @cache
-def the_wire() -> Wire:
-    return Wire({"miniature": make_family("miniature")})
+def the_wire(*, sounds: bool) -> Wire:
+    """With `sounds` the miniature looks as if it made some: enough to be asked and planned."""
+    family = make_family("miniature")
+    return Wire({"miniature": replace(family, grid=replace(family.grid, audio_rate=25.0)) if sounds else family})
 
 
 @dataclass
@@ -59,6 +61,10 @@ class StandInJob:
     frames: torch.Tensor | None = None
     task: asyncio.Task[None] | None = None
 
+    @property
+    def has_pictures(self) -> bool:
+        return self.asked.request.has_pictures
+
     def change(self, **fields: Any) -> None:
         self.video |= fields
         self.version += 1
@@ -67,11 +73,12 @@ class StandInJob:
 @dataclass
 class StandIn:
     """What the stand-in is told and remembers. `pace` is what a step of 33 frames takes, in seconds; with a `key` it wants that; every
-    event stream breaks after `cut_after` events."""
+    event stream breaks after `cut_after` events; with `sounds` it makes sounds alone, too."""
 
     pace: float = 0.03
     key: str | None = None
     cut_after: int | None = None
+    sounds: bool = False
     jobs: dict[str, StandInJob] = field(default_factory=dict)
     posts: dict[str, str] = field(default_factory=dict)
     keys_seen: list[str | None] = field(default_factory=list)
@@ -79,6 +86,10 @@ class StandIn:
     server: uvicorn.Server | None = None
     thread: threading.Thread | None = None
     counter: Iterator[int] = field(default_factory=itertools.count)
+
+    @property
+    def wire(self) -> Wire:
+        return the_wire(sounds=self.sounds)
 
     @property
     def url(self) -> str:
@@ -103,7 +114,7 @@ class StandIn:
         return self.jobs[video_id]
 
     async def add(self, body: Body, *, source: str | None = None) -> dict[str, Any]:
-        asked = await asyncio.to_thread(the_wire().read, body)
+        asked = await asyncio.to_thread(self.wire.read, body)
         job = StandInJob(_video(asked, source=source, created=1_790_000_000 + next(self.counter)), body, asked)
         self.jobs[job.video["id"]] = job
         job.task = asyncio.create_task(self._run(job))
@@ -115,7 +126,8 @@ class StandIn:
                 job.change(queue_position=ahead)
             await asyncio.sleep(LOOK)
         job.change(status="in_progress", queue_position=None)
-        job.frames = await asyncio.to_thread(draw, job.asked)
+        if job.has_pictures:
+            job.frames = await asyncio.to_thread(draw, job.asked)
         total = len(job.asked.plan.steps)
         for number, step in enumerate(job.asked.plan.steps):
             await self._step(job, step, share=(number / total, 1 / total))
@@ -123,7 +135,8 @@ class StandIn:
                 error = {"code": "worker_lost", "message": "the worker was lost three times; try again later"}
                 job.change(status="failed", error=error, current=None)
                 return
-        job.change(status="completed", progress=100, current=None, completed_at=job.video["created_at"] + 5, media_type="video/mp4")
+        job.change(status="completed", progress=100, current=None, completed_at=job.video["created_at"] + 5)
+        job.change(media_type="video/mp4" if job.has_pictures else "audio/mp4")
 
     def _ahead(self, job: StandInJob) -> int | None:
         """One job at a time, in order: this one's place among those that wait; None: its turn."""
@@ -138,7 +151,7 @@ class StandIn:
         for done in range(count):
             current = {"step": step.name, "stage": step.call.stage, "done": done, "total": count}
             job.change(current=current, progress=int(100 * (share[0] + share[1] * done / count)))
-            if sampling and done % 3 == 0:
+            if sampling and job.has_pictures and done % 3 == 0:
                 job.preview = preview(job.frames, noise=1 - done / count if step.name == "draft" else 0.1)
             await asyncio.sleep(self.pace * job.video["num_frames"] / 33)
         times = {"queued_seconds": 0.004 + self.pace / 10, "run_seconds": time.perf_counter() - started}
@@ -161,7 +174,8 @@ def _video(asked: Asked, *, source: str | None, created: int) -> dict[str, Any]:
     return {
         "id": f"video_{secrets.token_hex(16)}", "object": "video", "created_at": created, "completed_at": None, "expires_at": None,
         "model": asked.family.name, "pipeline": request.pipeline, "prompt": request.prompt, "progress": 0,
-        "seconds": f"{request.num_frames / request.frame_rate:g}", "size": f"{request.width}x{request.height}",
+        "seconds": f"{request.num_frames / request.frame_rate:g}",
+        "size": f"{request.width}x{request.height}" if request.has_pictures else None,
         "num_frames": request.num_frames, "fps": request.frame_rate, "seed": request.seed, "status": "queued", "error": None,
         "remixed_from_video_id": source, "priority": 0, "queue_position": None, "current": None, "stages": [],
         "cost": sum(step["cost"] for step in planned(asked)["steps"]), "media_type": None, "frames_sha256": None,
@@ -203,8 +217,11 @@ def _webp(picture: torch.Tensor) -> bytes:
 
 
 def _content(job: StandInJob, variant: str) -> Response:
-    if job.video["status"] != "completed" or job.frames is None:
+    if job.video["status"] != "completed":
         raise ConflictError(f"the video is {job.video['status']}; its content is there when it is completed")
+    if job.frames is None:
+        hum = torch.linspace(0, 440 * 2 * torch.pi * float(job.video["seconds"]), int(48_000 * float(job.video["seconds"]))).sin()
+        return Response(encode_sound(Waveform(hum.expand(1, 2, -1), 48_000), container="m4a"), media_type="audio/mp4")
     if variant == "thumbnail":
         return Response(_webp(job.frames[len(job.frames) // 2]), media_type="image/webp")
     return Response(encode_mp4(Frames(job.frames[None], job.video["fps"])), media_type="video/mp4")
@@ -321,11 +338,11 @@ def _add_one_video(app: FastAPI, stand_in: StandIn) -> None:
 def _add_the_rest(app: FastAPI, stand_in: StandIn) -> None:
     @app.post("/v1/plans")
     async def plan(request: Request) -> Any:
-        return planned(await asyncio.to_thread(the_wire().read, await read_body(request)))
+        return planned(await asyncio.to_thread(stand_in.wire.read, await read_body(request)))
 
     @app.get("/v1/models")
     async def models() -> Any:
-        return list_models(the_wire())
+        return list_models(stand_in.wire)
 
     @app.get("/readyz")
     async def ready() -> Any:

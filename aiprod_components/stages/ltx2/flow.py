@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from aiprod_components.calls import Denoise, Pass, Refine, Sampling
+from aiprod_components.calls import Denoise, DenoiseSound, Pass, Refine, Sampling
 from aiprod_components.diffusion.guiders import combine
 from aiprod_components.diffusion.samplers import Point, Query
 from aiprod_components.errors import NumericalError
@@ -22,8 +22,9 @@ from aiprod_components.stages.ltx2.flow_state import AUDIO_CHANNELS, JointState,
 from aiprod_components.stages.ltx2.latents import Normalization, audio_grid_of, grid_of
 from aiprod_components.stages.ltx2.network import JointNetwork, Predicted, Row
 from aiprod_components.stages.ltx2.shared import SharedNetwork
+from aiprod_components.stages.ltx2.sound_alone import pictures_beside, start_sound
 from aiprod_components.stages.ranks import Ranks
-from aiprod_components.values import Latents
+from aiprod_components.values import AudioLatents, Latents
 
 
 class LTX2FlowStage:
@@ -34,6 +35,7 @@ class LTX2FlowStage:
     ) -> None:
         """With `ranks`, other processes compute a share of every video's tokens. `fused` is a LoRA that goes into the weights."""
         self._family, self._device = family, device
+        self._beside = 1 if ranks is None else ranks.count  # tokens of pictures beside a sound alone: each rank must have one
         self._network = (
             JointNetwork(family, transformer, device=device, fused=fused)
             if ranks is None
@@ -41,11 +43,13 @@ class LTX2FlowStage:
         )
         self._normalization = Normalization.of_audio(family, device=torch.device("cpu"))  # where latents come from, and go
 
-    def run(self, call: Denoise | Refine, progress: Progress) -> Latents:
+    def run(self, call: Denoise | DenoiseSound | Refine, progress: Progress) -> Latents | AudioLatents:
         return run_steps(self, call, progress)
 
     @torch.inference_mode()
-    def start(self, call: Denoise | Refine) -> JointState:
+    def start(self, call: Denoise | DenoiseSound | Refine) -> JointState:
+        if isinstance(call, DenoiseSound):
+            return self._start_sound(call)
         positions, audio_positions = self._network.positions(call.video)
         return start_joint(
             call,
@@ -56,10 +60,15 @@ class LTX2FlowStage:
             device=self._device,
         )
 
+    def _start_sound(self, call: DenoiseSound) -> JointState:
+        grid, tokens = self._family.grid, self._beside
+        positions, audio_positions = self._network.positions(pictures_beside(call.video, grid=grid, tokens=tokens))
+        return start_sound(call, grid=grid, positions=positions, audio_positions=audio_positions, tokens=tokens, device=self._device)
+
     @torch.inference_mode()
     def step(self, states: Sequence[JointState]) -> list[JointState]:
-        """One sampler step for every state. Raises ValueError unless all have one video shape, as much held, and the same LoRAs."""
-        if len({(state.video, state.positions.shape, state.held is None, state.held_sound is None, state.loras) for state in states}) != 1:
+        """One sampler step for every state. Raises ValueError unless all have one shape, as much held, and the same LoRAs."""
+        if len({_kind(state) for state in states}) != 1:
             raise ValueError("states of one step must have one video shape, as many guide tokens, and the same LoRAs")
         self._network.use_loras(states[0].loras)
         walks = [_JointWalk(state) for state in states]
@@ -71,17 +80,16 @@ class LTX2FlowStage:
         return [walk.arrived() for walk in walks]
 
     @torch.inference_mode()
-    def finish(self, state: JointState) -> Latents:
+    def finish(self, state: JointState) -> Latents | AudioLatents:
         """Raises NumericalError when the numbers overflowed on the way: nobody is shown a black video."""
-        if not (state.pictures.x.isfinite().all() and state.sound.x.isfinite().all()):
+        wanted = (state.sound,) if state.is_sound_alone else (state.pictures, state.sound)
+        if not all(stream.x.isfinite().all() for stream in wanted):
             raise NumericalError("the latents are not finite after the last step; lower guidance_scale or the scales of loras")
+        sound = audio_grid_of(self._normalization.undone(state.sound.x.cpu()), channels=AUDIO_CHANNELS)
+        if state.is_sound_alone:
+            return AudioLatents(sound)
         _, *shape = self._family.grid.shape_of(state.video)
-        sound = self._normalization.undone(state.sound.x.cpu())
-        return Latents(
-            grid_of(state.pictures.x, shape=(shape[0], shape[1], shape[2])).cpu(),
-            audio_grid_of(sound, channels=AUDIO_CHANNELS),
-            state.noise_state,
-        )
+        return Latents(grid_of(state.pictures.x, shape=(shape[0], shape[1], shape[2])).cpu(), sound, state.noise_state)
 
     @property
     def failure(self) -> str | None:
@@ -96,6 +104,12 @@ class LTX2FlowStage:
     def preview(self, before: JointState, after: JointState) -> UInt8[Tensor, "T h w 3"] | None:
         """None: nothing cheap is known that shows these latents."""
         return None
+
+
+def _kind(state: JointState) -> tuple[Any, ...]:
+    """What states of one batch have in common."""
+    lengths = state.positions.shape, state.sound.x.shape
+    return state.video, *lengths, state.is_sound_alone, state.held is None, state.held_sound is None, state.loras
 
 
 class LTX2Denoiser(LTX2FlowStage):
@@ -145,6 +159,7 @@ class _JointWalk:
                 audio_positions=self._state.audio_positions,
                 skipped_blocks=self._state.sampling.guidance.stg_blocks,
                 computed=self._computed.get(kind),
+                is_sound_alone=self._state.is_sound_alone,
             )
             for kind in self.passes
         ]

@@ -54,7 +54,7 @@ class Held:
 class JointState:
     """One request between two steps. `held` and `held_sound` are None where nothing is; guides are the tokens behind those of the grid.
 
-    `positions` are where tokens are, in seconds and pixels, from and to.
+    `positions` are where tokens are, in seconds and pixels, from and to. Of a sound alone pictures are not to be heard in any pass.
     """
 
     pictures: Stream
@@ -70,6 +70,7 @@ class JointState:
     loras: tuple[LoraUse, ...]
     noise_state: UInt8[Tensor, "N"]
     remembered: Remembered = field(default_factory=Remembered)
+    is_sound_alone: bool = False
 
     @property
     def total(self) -> int:

@@ -45,6 +45,7 @@ class Row:
     audio_positions: Float[Tensor, "1 1 L 2"]
     skipped_blocks: tuple[int, ...]
     computed: Computed | None
+    is_sound_alone: bool
 
 
 # Passes that go through the network in one batch, what is without the prompt first, as in diffusers' pipelines: a batch of another size
@@ -108,10 +109,10 @@ class JointNetwork:
             height=height,
             width=width,
             fps=video.frame_rate,
-            audio_num_frames=self._family.grid.audio_tokens_of(video),
+            audio_num_frames=rows[0].sound.shape[1],
             video_coords=torch.cat([row.positions for row in rows]),
             audio_coords=torch.cat([row.audio_positions for row in rows]),
-            isolate_modalities=kind == "isolated",
+            isolate_modalities=kind == "isolated" or rows[0].is_sound_alone,
             spatio_temporal_guidance_blocks=list(rows[0].skipped_blocks) if kind == "perturbed" else None,
             use_cross_timestep=self._family.version.cross_timestep,
             return_dict=False,

@@ -1,7 +1,7 @@
 // the list of videos -> cards that open, repeat, remix, extend and delete them
-import { Button, IconButton, html } from "./view.js";
-import { isLive } from "./stream.js";
-import { stateOf, useMedia } from "./job.js";
+import { Button, Icon, IconButton, html } from "./view.js";
+import { isLive, isSound } from "./stream.js";
+import { isOffered, stateOf, useMedia } from "./job.js";
 
 const ACTIONS = {
   rerun: ["again", "Reuse settings"], remix: ["remix", "Remix"], extend: ["extend", "Extend"], remove: ["trash", "Delete"],
@@ -19,7 +19,7 @@ export function Gallery({ videos, chosen, hasMore, onOpen, onMore, act }) {
 }
 
 function Card({ video, chosen, onOpen, act }) {
-  const offered = Object.entries(ACTIONS).filter(([name]) => video.status === "completed" || ALWAYS.includes(name));
+  const offered = Object.entries(ACTIONS).filter(([name]) => ALWAYS.includes(name) || isOffered(name, video));
   return html`
     <li class="card ${video.status} ${chosen ? "chosen" : ""}" data-id=${video.id}>
       <button type="button" class="open" aria-current=${chosen ? "true" : undefined} onClick=${() => onOpen(video)}>
@@ -38,7 +38,7 @@ function Thumbnail({ video }) {
   const { value } = useMedia(video, "thumbnail");
   return html`
     <span class="thumb">
-      ${value ? html`<img src=${value.url} alt="" />` : html`<span class="blank" aria-hidden="true"></span>`}
+      ${value ? html`<img src=${value.url} alt="" />` : html`<span class="blank">${isSound(video) && html`<${Icon} name="sound" />`}</span>`}
       ${isLive(video) && html`<progress max="100" value=${video.progress} aria-label="Progress"></progress>`}
     </span>`;
 }

@@ -1,7 +1,7 @@
 // one video as it is now -> its screen, how far it is, what can be done with it, where its time and cost went
 import { media } from "./api.js";
 import { Button, Icon, calm, count, duration, explained, html, useEffect, useRef, useResult, useState, words } from "./view.js";
-import { isLive } from "./stream.js";
+import { isLive, isSound } from "./stream.js";
 
 /** Where a video stands, in a few words. */
 export function stateOf({ status, queue_position: position, current, progress, seconds, num_frames: frames }) {
@@ -25,11 +25,15 @@ export function milestoneOf(video) {
 
 /** A finished video's file, for as long as it is looked at. */
 export function useMedia(video, variant) {
-  const fetched = signal => (video.status === "completed" ? media(video.id, variant, signal) : undefined);
+  const there = video.status === "completed" && (variant === "video" || !isSound(video));
+  const fetched = signal => (there ? media(video.id, variant, signal) : undefined);
   const result = useResult(fetched, [video.id, video.status, variant]);
   useEffect(() => () => result.value && URL.revokeObjectURL(result.value.url), [result.value]);
   return result;
 }
+
+/** Whether something can be made from a video in this way: a sound alone is not carried on. */
+export const isOffered = (name, video) => video.status === "completed" && !(name === "extend" && isSound(video));
 
 /** `panel` is the form that is open below the video: remix, extend or none. */
 export function Job({ video, preview, plan, panel, setPanel, act, make }) {
@@ -41,7 +45,7 @@ export function Job({ video, preview, plan, panel, setPanel, act, make }) {
         <p class="prompt">${video.prompt}</p>
         <${Progress} video=${video} />
         <${Actions} video=${video} content=${content.value} panel=${panel} setPanel=${setPanel} act=${act} />
-        ${video.status === "completed" && panel && html`<${Next} key=${panel} kind=${panel} video=${video} make=${make} />`}
+        ${panel && isOffered(panel, video) && html`<${Next} key=${panel} kind=${panel} video=${video} make=${make} />`}
         <${Facts} video=${video} />
       </div>
       ${!isLive(video) && video.stages?.length > 0 && html`<${Timings} video=${video} plan=${plan} />`}
@@ -51,7 +55,7 @@ export function Job({ video, preview, plan, panel, setPanel, act, make }) {
 function Screen({ video, preview, content }) {
   const [width, height] = (video.size ?? "1x1").split("x").map(Number);
   return html`
-    <div class="screen" style=${{ "--ratio": `${width} / ${height}`, "--wide": width / height }}>
+    <div class="screen ${isSound(video) ? "sound" : ""}" style=${{ "--ratio": `${width} / ${height}`, "--wide": width / height }}>
       <${Shown} video=${video} preview=${preview} content=${content} />
     </div>`;
 }
@@ -59,14 +63,16 @@ function Screen({ video, preview, content }) {
 function Shown({ video, preview, content: { value, error } }) {
   const poster = useMedia(video, "thumbnail").value?.url;
   if (error) return html`<p class="word" role="alert">The video could not be fetched. ${error.message}</p>`;
+  if (value?.type.startsWith("audio/")) return html`<audio controls src=${value.url} aria-label=${video.prompt}></audio>`;
   if (value?.type.startsWith("image/")) return html`<img src=${value.url} alt=${video.prompt} />`;
   if (value) {
     return html`
       <video controls loop muted playsinline autoplay=${!calm()} src=${value.url} poster=${poster} aria-label=${video.prompt}></video>`;
   }
   if (preview && isLive(video)) return html`<img class="preview" src=${preview} alt="Preview of the video so far" />`;
-  const said = { queued: stateOf(video), completed: "Fetching the video…", cancelled: "Cancelled", failed: "No video" };
-  return html`<p class="word">${said[video.status] ?? "No picture yet"}</p>`;
+  const kind = isSound(video) ? "sound" : "video";
+  const said = { queued: stateOf(video), completed: `Fetching the ${kind}…`, cancelled: "Cancelled", failed: `No ${kind}` };
+  return html`<p class="word">${said[video.status] ?? (isSound(video) ? "No sound yet" : "No picture yet")}</p>`;
 }
 
 function Progress({ video }) {
@@ -93,7 +99,7 @@ function Actions({ video, content, panel, setPanel, act }) {
     <div class="actions">
       ${isLive(video) && html`<${Button} icon="close" onClick=${() => act("cancel", video)}>Cancel<//>`}
       ${content && download()}
-      ${video.status === "completed" && ["remix", "extend"].map(next)}
+      ${["remix", "extend"].filter(name => isOffered(name, video)).map(next)}
       <${Button} icon="again" aria-label="Reuse settings" onClick=${() => act("rerun", video)}>Reuse<//>
       ${!isLive(video) && html`<${Button} icon="trash" onClick=${() => act("remove", video)}>Delete<//>`}
     </div>`;
@@ -139,7 +145,7 @@ function Facts({ video }) {
   const facts = {
     Seed: video.seed,
     Size: video.size?.replace("x", " × "),
-    Length: video.num_frames && `${count(video.num_frames, "frame")} at ${video.fps} per second`,
+    Length: isSound(video) ? duration(Number(video.seconds)) : video.num_frames && `${count(video.num_frames, "frame")} at ${video.fps} per second`,
     Model: video.model,
     Pipeline: video.pipeline && words(video.pipeline),
     Made: day(video.created_at),
@@ -193,5 +199,5 @@ function costsOf({ stages, cost }, plan) {
 
 function fileName({ prompt, id }, type) {
   const slug = prompt.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 40).replace(/^-|-$/g, "");
-  return `${slug || "video"}-${id.slice(-6)}.${type.split("/")[1]?.split(";")[0] || "mp4"}`;
+  return `${slug || "video"}-${id.slice(-6)}.${type === "audio/mp4" ? "m4a" : type.split("/")[1]?.split(";")[0] || "mp4"}`;
 }

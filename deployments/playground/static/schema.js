@@ -28,7 +28,8 @@ const NEEDS = { image_strength: "input_reference", reference_strength: "referenc
 export function fieldsOf(family, pipeline) {
   const root = family.pipelines[pipeline].fields;
   const names = Object.keys(root.properties).filter(name => !ELSEWHERE.has(name) && family.abilities?.[name] !== false);
-  const fields = names.map(name => bounded(describe(name, root.properties[name], root, root.required), family));
+  const grid = "size" in root.properties ? family.grid : { ...family.grid, time: 1 }; // where nothing is seen any length will do
+  const fields = names.map(name => bounded(describe(name, root.properties[name], root, root.required), { ...family, grid }));
   return fields.sort((one, other) => (PLACE[one.name] ?? 99) - (PLACE[other.name] ?? 99));
 }
 

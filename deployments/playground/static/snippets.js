@@ -11,6 +11,12 @@ const quoted = text => `'${text.replaceAll("'", String.raw`'\''`)}'`;
 const server = () => new URL(".", document.baseURI).href.replace(/\/$/, "");
 const OPENAI = ["prompt", "model", "size"]; // what its client knows by name; the rest travels in extra_body
 
+/** A name for what comes. */
+function fileOf({ model, output_format: format, num_frames: frames }) {
+  if (model.endsWith("/text_to_audio")) return `sound.${format ?? "m4a"}`;
+  return `video.${format ?? (frames === 1 ? "png" : "mp4")}`;
+}
+
 function curl({ record, files }) {
   const text = value => (typeof value === "string" ? value : JSON.stringify(value));
   const form = [
@@ -19,7 +25,7 @@ function curl({ record, files }) {
   ];
   const json = ["-H 'content-type: application/json'", `-d ${quoted(JSON.stringify(record))}`];
   const body = Object.keys(files).length ? form : json;
-  const parts = [`curl ${server()}/v1/videos/sync -o video.mp4`, '-H "authorization: Bearer $AIPROD_API_KEY"', ...body];
+  const parts = [`curl ${server()}/v1/videos/sync -o ${fileOf(record)}`, '-H "authorization: Bearer $AIPROD_API_KEY"', ...body];
   return `# makes the video, waits for it and saves it\n${parts.join(" \\\n  ")}`;
 }
 
@@ -60,7 +66,7 @@ client = OpenAI(base_url="${server()}/v1", api_key=os.environ.get("AIPROD_API_KE
 video = client.videos.create_and_poll(
 ${lines.join("\n")}
 )
-client.videos.download_content(video.id).write_to_file("video.mp4")
+client.videos.download_content(video.id).write_to_file("${fileOf(record)}")
 `;
 }
 
@@ -92,7 +98,7 @@ ${settings.map(setting => `    ${setting},`).join("\n")}
 )
 with Client("${server()}") as client:  # the key is $AIPROD_API_KEY
     video = client.wait(client.create(${python(prompt)}, settings))
-    client.download(video, "video.mp4")
+    client.download(video, "${fileOf(record)}")
 `;
 }
 

@@ -2,6 +2,8 @@
 import { call, pause } from "./api.js";
 
 const FINAL = new Set(["completed", "failed", "cancelled"]);
+/** Whether nothing is seen of it. */
+export const isSound = video => video.size === null;
 export const isLive = video => Boolean(video) && !FINAL.has(video.status);
 const SILENCE = 45_000; // ms; the server says something every 15 s
 
