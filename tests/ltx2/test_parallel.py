@@ -101,7 +101,7 @@ def group_of(recipe: Recipe, count: int) -> Iterator[RankGroup]:
         group.close()
 
 
-def apart(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> float:
+def apart(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> float:
     """The greatest difference, as a part of the greatest value."""
     return max(((mine - theirs).abs().max() / theirs.abs().max()).item() for mine, theirs in zip(one, other, strict=True))
 
@@ -215,7 +215,7 @@ def family_of(folder_of: FolderOf, version: str) -> LTX2Family:
     )
 
 
-def call_of(step: str, request: dict[str, Any], stages: LocalStages, family: LTX2Family) -> tuple[Any, Latents]:
+def call_of(step: str, request: dict[str, Any], stages: LocalStages, family: LTX2Family) -> tuple[Any, Any]:
     """With what feeds it, and its answer in one process."""
     results: dict[str, Any] = {}
     for each in parse_request(request, family=family).plan(family).steps:
@@ -243,6 +243,16 @@ def test_a_guided_draft_is_the_same_by_two_ranks(version: str, folder_of: Folder
         found[name] = latents_apart(denoiser.run(call, Silent()), alone)
     denoiser.close()
     assert max(found.values()) < TOLERANCE, found
+
+
+def test_a_sound_alone_is_the_same_by_two_ranks_that_have_a_token_of_pictures_each(folder_of: FolderOf) -> None:
+    family = family_of(folder_of, "2.3")
+    request = PROMPT | {"pipeline": "text_to_audio", "num_frames": 12, "num_inference_steps": 2}
+    call, alone = call_of("draft", request, LocalStages(family, device=CPU), family)
+    denoiser = make_stage("denoiser", family, device=CPU, ranks=Ranks(2, RankProcess, 60.0))
+    shared = denoiser.run(call, Silent())
+    denoiser.close()
+    assert apart((shared.audio,), (alone.audio,)) < TOLERANCE
 
 
 @pytest.mark.parametrize(("step", "stage"), [("draft", "denoiser"), ("refined", "refiner")])
