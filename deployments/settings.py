@@ -293,8 +293,11 @@ def _stage_faults(application: Mapping[str, Any], family: Family) -> Iterator[st
         stage, at = deployment["name"], f"{_name(application)}.{deployment['name']}"
         if stage in STAGES and stage not in stages_of(family):
             yield f"{at} has nothing to run; name a folder as {stage} in the application's args, or leave it out"
-        if len(deployment.get("placement_group_bundles") or []) > 1 and (family.architecture, stage) not in SHARED:
-            yield f"{at} works in one process; leave placement_group_bundles out"
+        if len(deployment.get("placement_group_bundles") or []) > 1:
+            if (family.architecture, stage) not in SHARED:
+                yield f"{at} works in one process; leave placement_group_bundles out"
+            elif family.unshared is not None:
+                yield f"{at}: {family.unshared}"
 
 
 def _name(application: Mapping[str, Any]) -> str:

@@ -131,6 +131,11 @@ class Family:
     def makes_sound(self) -> bool:
         return self.grid.audio_rate > 0
 
+    @property
+    def unshared(self) -> str | None:
+        """Why no stage's work can be shared by several processes, and the way out; None: nothing in the options speaks against it."""
+        return None
+
     def language_model(self) -> Path:
         """The folder of what enhances prompts. Raises InvalidRequestError when the family has none."""
         if self.prompt_enhancer is None:

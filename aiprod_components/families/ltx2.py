@@ -65,6 +65,11 @@ class LTX2Family(Family):
         return self.fitting.dtype
 
     @property
+    def unshared(self) -> str | None:
+        # Each rank would decide by its own tokens, and wait for those that decided otherwise.
+        return "cache and ranks do not go together; leave out cache or placement_group_bundles" if self.fitting.cache else None
+
+    @property
     def folder(self) -> Path:
         assert self.weights is not None, "this family always has a folder"
         return self.weights

@@ -5,10 +5,12 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -26,10 +28,11 @@ from aiprod_components.stages.ltx2.flow_state import JointState
 from aiprod_components.stages.ltx2.network import JointNetwork
 from aiprod_components.stages.ranks import Ranks
 from aiprod_components.values import Latents, PromptEmbeds
-from deployments.settings import FamilyArgs
+from deployments.settings import FamilyArgs, check_config
 from tests.ltx2.conftest import FolderOf
 from tests.ltx2.desk import sound_of
 from tests.ltx2.folders import AUDIO_WIDTH, TEXT_WIDTH, VERSIONS, WIDTH
+from tests.ltx2.test_examples import EXAMPLES, with_weights
 from tests.ltx2.test_fitting import uncompiled
 
 CPU = torch.device("cpu")
@@ -341,8 +344,16 @@ def test_ranks_are_refused_before_any_is_started(folder_of: FolderOf):
     def launch(*_: Any) -> Any:
         raise AssertionError("nothing should start")
 
-    with pytest.raises(ConfigError, match="leave out cache or placement_group_bundles"):
+    with pytest.raises(ConfigError, match="cache and ranks do not go together; leave out cache or placement_group_bundles"):
         LTX2Denoiser(cast(LTX2Family, family), device=CPU, ranks=Ranks(2, launch))
+
+
+def test_a_config_with_ranks_is_refused_as_well(folder_of: FolderOf, tmp_path: Path):
+    config = with_weights(yaml.safe_load(EXAMPLES["eight-h100-pairs"].read_text()), folder_of("2.3"))
+    config["applications"][0]["args"]["cache"] = 0.05
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ConfigError, match=r"ltx2\.denoiser: cache and ranks do not go together"):
+        check_config(tmp_path / "config.yaml")
 
 
 def test_other_families_have_no_cache():

@@ -20,9 +20,8 @@ class SharedNetwork:
 
     def __init__(self, family: LTX2Family, transformer: str, *, device: torch.device, fused: str | None, ranks: Ranks) -> None:
         """`fused` as for `JointNetwork`. Raises ConfigError for a cache, and when the heads cannot be divided among the ranks."""
-        if family.fitting.cache:
-            # Each rank would decide by its own tokens, and wait for those that decided otherwise.
-            raise ConfigError("cache and ranks that share tokens do not go together; leave out cache or placement_group_bundles")
+        if family.unshared is not None:
+            raise ConfigError(family.unshared)
         self._ranks = RankGroup(partial(_make, family, transformer, fused), ranks, device=device)
 
     @property
