@@ -21,6 +21,7 @@ ACCEPTED_SOUND = "a wav, mp3, aac, flac, m4a, mp4, mov or webm"
 # What sound is coded in; uncompressed sound has many names.
 SOUND_CODECS = ("aac", "mp3", "mp3float", "opus", "libopus", "vorbis", "flac", "alac")
 PCM_CODECS = ("pcm_u8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be", "pcm_f32le", "pcm_f32be", "pcm_f64le")
+MIN_SECONDS, MIN_SAMPLE_RATE = 0.01, 4000  # below is nothing that can be heard
 MAX_SAMPLE_RATE, MAX_CHANNELS = 192_000, 8
 MAX_SAMPLES = MAX_SECONDS * 48_000 * MAX_CHANNELS  # of all channels together
 # How a file begins -> FFmpeg's name for its reader.
@@ -44,6 +45,8 @@ def survey_sound(data: bytes, *, field: str) -> float:
         seconds = _length(container, stream, field=field)
         if seconds > MAX_SECONDS:
             raise InvalidMediaError(f"{field} must be at most {MAX_SECONDS} s long, got {seconds:.0f} s; cut it", field=field)
+        if seconds < MIN_SECONDS:
+            raise InvalidMediaError(f"{field} must be at least {MIN_SECONDS} s long, got {seconds:.2g} s; send a longer one", field=field)
         return seconds
 
 
@@ -121,6 +124,10 @@ def _length(container: InputContainer, stream: AudioStream, *, field: str) -> fl
 
 
 def _check_frame(frame: AudioFrame, *, field: str) -> None:
+    if frame.sample_rate < MIN_SAMPLE_RATE:
+        raise InvalidMediaError(
+            f"{field} must have at least {MIN_SAMPLE_RATE} samples a second, got {frame.sample_rate}; save it again as a wav", field=field
+        )
     if frame.sample_rate > MAX_SAMPLE_RATE or frame.layout.nb_channels > MAX_CHANNELS or frame.format.packed.name not in SAMPLE_BYTES:
         raise InvalidMediaError(
             f"{field} must have at most {MAX_SAMPLE_RATE} samples a second in {MAX_CHANNELS} channels, got {frame.sample_rate} in "

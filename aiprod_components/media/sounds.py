@@ -24,6 +24,7 @@ from aiprod_components.values import Footage, Sound
 FIELD = "sound"  # whose sound it is once it was checked
 REMEDY = "make it shorter, or save it again as wav"
 STEREO = 2
+PAUSE = 0.05  # seconds between two parts that are silence; less is how coarse timestamps are
 # Kind of samples -> as NumPy has them, what silence is, and how far it is from there to the loudest.
 KINDS: dict[str, tuple[type, float, float]] = {
     "u8": (np.uint8, 128.0, 128.0),
@@ -74,12 +75,18 @@ def read_sound(
     task = Task("read_sound", field, sound.data, REMEDY, {})
     with ask([task], limits=READING) as answers:
         parts = list(_parts(task, answers, watch))
-    whole = _resampled(parts, sample_rate=sample_rate, task=task)
-    length, begin = round(seconds * sample_rate), round(start * sample_rate)
-    cut = np.zeros((STEREO, length), np.float32)
-    kept = whole[:, begin : begin + length]
-    cut[:, : kept.shape[1]] = kept
+    _check_alike(parts, task=task)
+    cut = np.zeros((STEREO, round(seconds * sample_rate)), np.float32)
+    for run in _runs(parts):
+        _place(_resampled(run, sample_rate=sample_rate, task=task), cut, first=round((run[0][3] - start) * sample_rate))
     return torch.from_numpy(cut)
+
+
+def _place(heard: Samples, cut: Samples, *, first: int) -> None:
+    """Puts into `cut` what of `heard` is in it when that begins at sample `first` of it, which may be before or behind it."""
+    begin, end = max(first, 0), min(first + heard.shape[1], cut.shape[1])
+    if begin < end:
+        cut[:, begin:end] = heard[:, begin - first : end - first]
 
 
 def _parts(task: Task, answers: Answers, watch: Callable[[], None]) -> Iterator[Heard]:
@@ -113,26 +120,37 @@ def _floats(task: Task, answers: Answers, *, kind: str, shape: tuple[int, int]) 
     return np.nan_to_num((raw.astype(np.float64) - silence) / loudest).clip(-1, 1).astype(np.float32)
 
 
-def _resampled(parts: list[Heard], *, sample_rate: int, task: Task) -> Samples:
-    """All of it in stereo, from second 0 on."""
-    if not parts:
-        return np.zeros((STEREO, 0), np.float32)
-    _, layout, rate, at = parts[0]
-    if any((layout, rate) != part[1:3] or len(parts[0][0]) != len(part[0]) for part in parts):
+def _check_alike(parts: list[Heard], *, task: Task) -> None:
+    if any(parts[0][1:3] != part[1:3] or len(parts[0][0]) != len(part[0]) for part in parts):
         raise InvalidMediaError(f"{task.field} changes its channels or its rate midway; {REMEDY}", field=task.field)
-    whole = np.concatenate([part[0] for part in parts], axis=1)
+
+
+def _runs(parts: list[Heard]) -> list[list[Heard]]:
+    """Parts that follow each other at once: where the file pauses, what comes after begins when it says."""
+    runs: list[list[Heard]] = []
+    end = 0.0
+    for part in parts:
+        samples, _, rate, at = part
+        if not runs or at > end + PAUSE:
+            runs.append([])
+            end = at
+        runs[-1].append(part)
+        end += samples.shape[1] / rate
+    return runs
+
+
+def _resampled(run: list[Heard], *, sample_rate: int, task: Task) -> Samples:
+    """In stereo."""
+    _, layout, rate, _ = run[0]
+    whole = np.concatenate([part[0] for part in run], axis=1)
     if len(whole) == 1:
         whole, layout = np.repeat(whole, STEREO, axis=0), "stereo"
-    heard = _converted(np.ascontiguousarray(whole), layout=layout, rate=rate, sample_rate=sample_rate, task=task)
-    late = round(at * sample_rate)
-    return heard[:, -late:] if late < 0 else np.pad(heard, ((0, 0), (min(late, MAX_SAMPLES), 0)))
-
-
-def _converted(whole: Samples, *, layout: str, rate: int, sample_rate: int, task: Task) -> Samples:
     try:
-        frame = av.AudioFrame.from_ndarray(whole, format="fltp", layout=layout)
+        # Interleaved: PyAV takes no more than seven channels apart.
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(whole.T).reshape(1, -1), format="flt", layout=layout)
     except ValueError as error:
         raise lost(task, "channels that are none") from error
     frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
     resampler = av.AudioResampler(format="fltp", layout="stereo", rate=sample_rate)
-    return np.concatenate([part.to_ndarray() for part in (*resampler.resample(frame), *resampler.resample(None))], axis=1)
+    heard = [part.to_ndarray() for part in (*resampler.resample(frame), *resampler.resample(None))]
+    return np.concatenate([np.zeros((STEREO, 0), np.float32), *heard], axis=1)

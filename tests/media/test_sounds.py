@@ -1,6 +1,8 @@
 """Uploaded sounds are hostile until they are checked, and are read in the sandbox alone; then they are samples of the asked rate."""
 
 import io
+import wave
+from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
@@ -144,3 +146,54 @@ def test_a_sound_is_checked_beside_pictures_and_videos() -> None:
     data = sound_file(tone())
     media = check_media(pictures={"a": picture()}, footage={"b": footage()}, sounds={"c": data})
     assert media.sounds == {"c": Sound(data)} and media.sounds["c"].seconds == pytest.approx(1.0)
+
+
+def plain_wav(wave_form: np.ndarray, *, rate: int) -> bytes:
+    """As many write it: channels without names."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(len(wave_form))
+        out.setsampwidth(2)
+        out.setframerate(rate)
+        out.writeframes((wave_form.T * 32_767).astype("<i2").tobytes())
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("channels", [3, 7, 8])
+def test_sound_of_many_channels_without_names_is_heard_in_stereo(channels: int) -> None:
+    sound = check_sound(plain_wav(tone(rate=16_000, channels=channels, pitch=1000), rate=16_000), field="sound")
+    heard = read_sound(sound, sample_rate=16_000, start=0.25, seconds=0.5).numpy()
+    assert heard.shape == (2, 8000) and np.abs(heard).max() > 0.1 and np.abs(np.fft.rfft(heard[0])).argmax() == 500
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rate", "reason"),
+    [(0.0002, 8000, "must be at least 0.01 s long, got 0.00025 s"), (3.0, 1, "must have at least 4000 samples a second, got 1")],
+)
+def test_a_sound_that_nobody_hears_is_refused_and_read_as_silence(seconds: float, rate: int, reason: str) -> None:
+    data = plain_wav(np.full((2, max(round(seconds * rate), 2)), 0.5), rate=rate)
+    assert reason in refusal(data)
+    if rate > 1:
+        assert not read_sound(Sound(data), sample_rate=16_000, start=0.0, seconds=0.1).any()
+
+
+def test_after_a_pause_in_a_file_sound_is_heard_when_the_file_says() -> None:
+    """A tone of a second, nothing by its timestamps for half a second, and a tone again."""
+    file, rate = io.BytesIO(), 48_000
+    with av.open(file, "w", format="mp4") as out:
+        stream = out.add_stream("aac", rate=rate, layout="stereo")
+        size = 1024
+        for number in range(2 * rate // size):
+            moments = (np.arange(size) + number * size) / rate
+            part = 0.5 * np.sin(2 * np.pi * 1000 * moments).astype(np.float32)
+            frame = av.AudioFrame.from_ndarray(np.stack([part, part]), format="fltp", layout="stereo")
+            frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
+            frame.pts = number * size + (rate // 2 if number * size >= rate else 0)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    sound = check_sound(file.getvalue(), field="sound")
+    assert probe_sound(sound) == pytest.approx(2.5, abs=0.05)
+    loud = np.abs(read_sound(sound, sample_rate=16_000, start=0.0, seconds=2.6).numpy()[0]).reshape(-1, 800).max(axis=1)
+    assert (loud[:20] > 0.4).all() and (loud[22:29] < 0.1).all() and (loud[32:49] > 0.4).all()
+    late = read_sound(sound, sample_rate=16_000, start=1.1, seconds=0.3).numpy()
+    assert np.abs(late).max() < 0.1
