@@ -16,7 +16,7 @@ from deployments.orders import ForJob
 log = logging.getLogger("ray.serve")
 
 # A file of 13 MB takes two processors and the memory for some 10 ms, in which the same 13 MB are on their way to the next stage: that
-# way took half as long again (docs/decisions.md, 72).
+# way took half as long again (docs/decisions.md, 83).
 HAND_OVER_SECONDS = 0.025
 
 
