@@ -113,7 +113,7 @@ def test_a_sound_alone_over_http_is_made_once_and_has_no_picture(http: httpx.Cli
     wav = http.post("/v1/videos", json={**body, "output_format": "wav"}).json()["id"]
     wait_until(lambda: http.get(f"/v1/videos/{wav}").json()["status"] == "completed")
     job = http.get(f"/v1/videos/{wav}").json()
-    assert {line["step"]: line["cache_hit"] for line in job["stages"]} == {"draft": True, "sound": False}, "the same latents"
+    assert {line["step"]: line["cache_hit"] for line in job["stages"]} == {"prompt": True, "draft": True, "sound": False}
     assert (job["media_type"], job["frames_sha256"]) == ("audio/wav", again["frames_sha256"])
     assert http.get(f"/v1/videos/{wav}/content", params={"variant": "thumbnail"}).status_code == 404
 
