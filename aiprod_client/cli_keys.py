@@ -31,6 +31,7 @@ class Scope(StrEnum):
 
     READ = "read"
     WRITE = "write"
+    METRICS = "metrics"
 
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -49,14 +50,14 @@ CONFIG = ROOT / "serve_config.yaml"
 def create_key(
     tenant: TenantName,
     name: Annotated[str, typer.Option(help="What it is for, so that you know it again.")] = "",
-    scope: Annotated[list[Scope] | None, typer.Option(help="What it may do; repeat it. [default: both]")] = None,
+    scope: Annotated[list[Scope] | None, typer.Option(help="What it may do; repeat it. [default: read and write]")] = None,
     expires_in: Annotated[str | None, typer.Option(metavar="TIME", help="Such as 90d, 12h, 30m. [default: never]")] = None,
     config: Config = CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Make an API key. It is printed this once: nothing here keeps it."""
     seconds = None if expires_in is None else _seconds(expires_in)
-    secret, record = _open(config).keys.create(tenant, name, [one.value for one in scope or Scope], seconds)
+    secret, record = _open(config).keys.create(tenant, name, [one.value for one in scope or (Scope.READ, Scope.WRITE)], seconds)
     if as_json:
         print_json({"key": secret, **_key_facts(record)})
         return

@@ -13,8 +13,8 @@ from limits.strategies import MovingWindowRateLimiter
 from aiprod_components.errors import ConfigError, ForbiddenError, RateLimitedError, UnauthenticatedError
 from deployments.jobs.keys import KeyStore
 
-READ, WRITE = "read", "write"
-SCOPES = (READ, WRITE)
+READ, WRITE, METRICS = "read", "write", "metrics"  # the last for the operator's own: figures of all tenants together
+SCOPES = (READ, WRITE, METRICS)
 LOCAL_TENANT = "local"  # whose all is where no keys are asked for
 LONGEST_WAIT = 120  # seconds that a client is told to wait at most
 

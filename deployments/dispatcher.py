@@ -7,6 +7,7 @@ once a claim is lost, and then its calls are cancelled.
 import asyncio
 import logging
 import os
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from prometheus_client.metrics_core import Metric
 from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -37,6 +39,11 @@ from deployments.runner import find_stages
 from deployments.running import JobRun
 from deployments.settings import ApiArgs, DispatcherConfig
 from deployments.storage import Storage, check_reach, open_storage
+from deployments.telemetry import logs
+from deployments.telemetry.account import Account
+from deployments.telemetry.exporting import flush
+from deployments.telemetry.jobs import claim_fields, record_assigning
+from deployments.telemetry.logs import saying
 from deployments.upkeep import Upkeep
 
 log = logging.getLogger("ray.serve")
@@ -51,6 +58,7 @@ class Dispatcher:
     """Works on jobs. Several of them share the queue."""
 
     def __init__(self, args: ApiArgs) -> None:
+        logs.install()
         check_reach(args)
         if args.provenance is not None:
             check_provenance(args.provenance)
@@ -68,7 +76,8 @@ class Dispatcher:
         self._loops: list[asyncio.Task[None]] = []
         self._heart: asyncio.Task[None] | None = None
         self._heart_thread = ThreadPoolExecutor(1, "heart")  # of its own: whatever else hangs, claims are held
-        self._upkeep = Upkeep(args, self._assigner)
+        self._account, self._lost = Account(self._owner), set[Claim]()
+        self._upkeep = Upkeep(args, self._assigner, self._account)
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         self._config = self._upkeep.config = DispatcherConfig.model_validate(user_config)
@@ -83,6 +92,7 @@ class Dispatcher:
 
     async def report(self, report: Report) -> bool:
         """What a stage says of a job's step. False: the job is not that attempt's any more, stop."""
+        self._account.reported(report)
         claim = report.job.claim
         run, task = self._runs.get(claim), self._tasks.get(claim)
         if run is None or task is None or task.cancelling():
@@ -118,6 +128,10 @@ class Dispatcher:
                     stage[what] += 1
         return counts
 
+    async def figures(self) -> list[Metric]:
+        """What it has counted."""
+        return self._account.figures()
+
     async def check_health(self) -> None:
         if ended := [task for task in (*self._loops, self._heart) if task is not None and task.done()]:
             raise RuntimeError(f"the dispatcher's loop has ended: {ended[0]}")
@@ -135,6 +149,7 @@ class Dispatcher:
             await asyncio.to_thread(self._storage.jobs.release, claim)
         if self._heart is not None:
             self._heart.cancel()
+        await asyncio.to_thread(flush)
 
     async def _forever(self, act: Callable[[], Awaitable[None]], pause: float) -> None:
         while True:
@@ -173,6 +188,7 @@ class Dispatcher:
         self._tasks.pop(claim, None)
         self._families_of.pop(claim, None)
         self._runs.pop(claim, None)
+        self._lost.discard(claim)
         self._wake.set()
 
     async def _beat(self) -> None:
@@ -183,6 +199,7 @@ class Dispatcher:
             held = await asyncio.get_running_loop().run_in_executor(self._heart_thread, beat)
             for claim in set(claims) - held:
                 if (task := self._tasks.get(claim)) is not None:
+                    self._lost.add(claim)
                     _end(task)
 
     async def _flush(self) -> None:
@@ -195,11 +212,29 @@ class Dispatcher:
         await asyncio.to_thread(self._storage.jobs.report, claim, progress=run.progress, stages=run.stages)
 
     async def _work(self, job: Job) -> None:
-        """One attempt. However it ends, the row says so; a claim that was lost writes nothing."""
-        claim = Claim.of(job)
+        """One attempt, and what is told of it."""
+        claim, began = Claim.of(job), time.time()
+        self._account.claimed(job)
+        with saying(**claim_fields(claim, job.traceparent)):
+            try:
+                await self._attempt(job, claim)
+            finally:
+                await self._tell(job, claim, began)
+
+    async def _tell(self, job: Job, claim: Claim, began: float) -> None:
+        """By what its row says now."""
+        run = self._runs.get(claim)
+        with suppress(UnavailableError):  # then it is told by nobody: an attempt does not end later for that
+            now = await asyncio.to_thread(self._storage.jobs.get, job.id)
+            self._account.over(job, now, began, stages=[] if run is None else run.stages, is_lost=claim in self._lost)
+
+    async def _attempt(self, job: Job, claim: Claim) -> None:
+        """However it ends, the row says so; a claim that was lost writes nothing."""
+        began = time.time()
         try:
             if (run := await self._assign(job)) is None:
                 return
+            record_assigning(job, began)
             self._runs[claim] = run
             output = await run.walk()
             await self._settle(self._storage.jobs.finish, claim, output, run.stages, self._args.retention_hours * 3600)

@@ -1,7 +1,7 @@
 """what a stage is asked to do for whom, and what it tells the dispatcher on its way"""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +25,7 @@ class Publish:
 
 @dataclass(frozen=True)
 class ForJob:
-    """The job that a step belongs to, the weights it was planned for, and where its result is kept."""
+    """The job that a step belongs to, the weights it was planned for, where its result is kept, and the place in the job's trace."""
 
     claim: Claim
     artifacts: str
@@ -33,6 +33,8 @@ class ForJob:
     identity: str
     scope: str
     publish: Publish | None = None
+    family: str = ""
+    traceparent: str | None = None
 
     @property
     def location(self) -> str:
@@ -63,7 +65,7 @@ class Report:
     """Of a job's step: `done` of `total` are behind it (0 of 0: it has begun). `previews` counts the pictures shown so far.
 
     With a receipt the step has ended, and its result is in the artifact store: `kept_bytes` of it (0: it could not be kept), or the
-    files that were `published`.
+    files that were `published`. `gpus` worked on it, and `batches` are how often so many calls took a step together.
     """
 
     job: ForJob
@@ -75,6 +77,8 @@ class Report:
     receipt: Receipt | None = None
     kept_bytes: int = 0
     published: Published | None = None
+    gpus: int = 0
+    batches: Mapping[int, int] = field(default_factory=dict)
 
 
 def receipt_record(receipt: Receipt, *, attempt: int, cache_hit: bool = False) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ray.serve.handle import DeploymentHandle
 from aiprod_components.media.previews import encode_preview
 from deployments.artifacts import preview_key
 from deployments.envelope import Receipt
-from deployments.orders import ForJob, Published, Report
+from deployments.orders import ForJob, Report
 from deployments.settings import API, DISPATCHER
 
 log = logging.getLogger("ray.serve")
@@ -62,8 +62,9 @@ class JobReporter:
         self._write(self._job.artifacts, preview_key(claim.id, claim.attempt), encode_preview(frames))
         self._previews += 1
 
-    def end(self, receipt: Receipt, *, kept_bytes: int, published: Published | None) -> None:
-        self._send(receipt=receipt, kept_bytes=kept_bytes, published=published)
+    def end(self, receipt: Receipt, **more: Any) -> None:
+        """What more a Report has of a step that has ended."""
+        self._send(receipt=receipt, **more)
 
     def _send(self, **what: Any) -> None:
         report = Report(self._job, self._step, self._stage, previews=self._previews, **what)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from ray.serve.exceptions import BackPressureError
@@ -20,6 +21,7 @@ from deployments.orders import ForJob, Order, Publish, Report, merge_stages, rec
 from deployments.runner import run_plan, steps_to_run
 from deployments.settings import ProvenanceArgs
 from deployments.storage import Storage
+from deployments.telemetry.jobs import attempt_of
 
 log = logging.getLogger("ray.serve")
 
@@ -47,10 +49,17 @@ class Assignment:
     def prefix(self) -> str:
         return video_prefix(self.job.id, self.job.attempt)
 
+    @cached_property
+    def traceparent(self) -> str | None:
+        """The attempt's own place in the job's trace."""
+        context = attempt_of(self.job)
+        return None if context is None else str(context)
+
     def order(self, step: Step) -> Order:
         name, job = step.name, self.job
         to = Publish(self.prefix, job.id, job.family, job.pipeline, self.provenance) if name == self.plan.output else None
-        whose = ForJob(self.claim, self.artifacts, self.fingerprint, self.identities[name], self.scopes[name], publish=to)
+        known: dict[str, Any] = {"publish": to, "family": job.family, "traceparent": self.traceparent}
+        whose = ForJob(self.claim, self.artifacts, self.fingerprint, self.identities[name], self.scopes[name], **known)
         return Order(name, step.call, whose)
 
 

@@ -31,17 +31,27 @@ from deployments.ranks import ranks_here
 from deployments.reporting import JobReporter, Reporters
 from deployments.settings import FamilyArgs, StageConfig
 from deployments.shelf import Shelf
+from deployments.telemetry import logs
+from deployments.telemetry.exporting import flush
+from deployments.telemetry.jobs import claim_fields
+from deployments.telemetry.logs import saying
+from deployments.telemetry.names import FETCH, PUBLISH, RUN
+from deployments.telemetry.steps import StepSpans
 
 
 class StageReplica:
     """One replica of one stage of one family; its weights are loaded before it is ready."""
 
     def __init__(self, family: FamilyArgs, stage: str) -> None:
+        logs.install()
         self._name, self._replica = stage, _replica_id()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=stage)
         made = family.make()
+        self._grid = made.grid
         # Built where it runs: a second thread that computes slows every operation of the first (docs/decisions.md, 25).
-        loaded = self._thread.submit(make_stage, stage, made, device=best_device(), ranks=ranks_here())
+        device, ranks = best_device(), ranks_here()
+        loaded = self._thread.submit(make_stage, stage, made, device=device, ranks=ranks)
+        self._gpus = 0 if device.type == "cpu" else 1 if ranks is None else ranks.count
         self._fingerprint = made.fingerprint
         self._stage = loaded.result()
         self._shelf, self._reporters = Shelf(), Reporters(stage)
@@ -56,21 +66,40 @@ class StageReplica:
         progress = Watched(None if reporter is None else reporter.tell, count=self._count)
         if reporter is not None:
             reporter.on_refusal(progress.stop)
-        context = contextvars.copy_context()  # else the trace ends here
-        work = self._thread.submit(context.run, self._work, order, inputs, progress, reporter)
+        with saying(step=order.step, **({} if order.job is None else claim_fields(order.job.claim, order.job.traceparent))):
+            context = contextvars.copy_context()  # else Serve's own trace ends here, and log lines are nobody's
+        work = self._thread.submit(context.run, self._traced, order, inputs, progress, reporter)
         return await to_the_end(work, stop=progress.stop)
 
-    def _work(self, order: Order, inputs: Mapping[str, Sealed | KeptStep], progress: Watched, reporter: JobReporter | None) -> Sealed:
+    def _traced(self, order: Order, inputs: Mapping[str, Sealed | KeptStep], progress: Watched, reporter: JobReporter | None) -> Sealed:
+        job = order.job
+        whose = (None, "") if job is None else (job.traceparent, job.claim.id)
+        with StepSpans(*whose, step=order.step, stage=self._name, replica=self._replica) as spans:
+            spans.marks = progress.marks
+            return self._work(order, inputs, progress, reporter, spans)
+
+    def _work(
+        self,
+        order: Order,
+        inputs: Mapping[str, Sealed | KeptStep],
+        progress: Watched,
+        reporter: JobReporter | None,
+        spans: StepSpans,
+    ) -> Sealed:
         try:
             if reporter is not None:
                 reporter.begin()
             queued = time.time() - max([order.sent_at, *(source.sealed_at for source in inputs.values() if isinstance(source, Sealed))])
             started = time.perf_counter()
-            opened = {name: self._shelf.fetch(source, order.job) for name, source in inputs.items()}
-            call = fill(order.call, {name: sealed.open() for name, sealed in opened.items()})
-            value = run_call(self._stage, call, progress, show=lambda frames: reporter and reporter.show(frames))
+            spans.begin(queued=max(queued, 0.0), work=order.call.work(self._grid) if spans.are_wanted else None)
+            with spans.phase(FETCH):
+                opened = {name: self._shelf.fetch(source, order.job) for name, source in inputs.items()}
+                call = fill(order.call, {name: sealed.open() for name, sealed in opened.items()})
+            with spans.phase(RUN):
+                value = run_call(self._stage, call, progress, show=lambda frames: reporter and reporter.show(frames))
             if order.job is not None and order.job.publish is not None and isinstance(value, Video):
-                value = self._publish(value, order.job.artifacts, order.job.publish)
+                with spans.phase(PUBLISH):
+                    value = self._publish(value, order.job.artifacts, order.job.publish)
         except torch.AcceleratorError as error:
             # The device context is lost for this process: only a new replica can go on.
             self._failure = f"{type(error).__name__} in step {order.step}"
@@ -80,7 +109,8 @@ class StageReplica:
         sealed = Sealed.of(value, receipts=(*merge_receipts(opened.values()), receipt))
         if order.job is not None and reporter is not None:
             published = value if isinstance(value, Published) else None
-            self._shelf.keep(sealed, order.job, then=lambda size: reporter.end(receipt, kept_bytes=size, published=published))
+            more: dict[str, Any] = {"published": published, "gpus": self._gpus, "batches": dict(progress.batches)}
+            self._shelf.keep(sealed, order.job, then=lambda size: reporter.end(receipt, kept_bytes=size, **more))
         return sealed
 
     async def _reporter(self, job: ForJob, *, step: str) -> JobReporter:
@@ -114,6 +144,7 @@ class StageReplica:
         """What Serve calls at the end of a replica: other processes that have a part in the stage end as well."""
         if isinstance(stage := getattr(self, "_stage", None), SharedStage):
             stage.close()
+        flush()
 
 
 def _replica_id() -> str:

@@ -16,6 +16,7 @@ from deployments.jobs.kept import KeptSteps
 from deployments.jobs.keys import KeyStore
 from deployments.jobs.outbox import Outbox
 from deployments.jobs.records import QueueLimits
+from deployments.jobs.stock import Stocktaking
 from deployments.jobs.store import JobStore
 from deployments.jobs.tenants import TenantStore
 from deployments.settings import ApiArgs
@@ -31,6 +32,7 @@ class Storage:
     jobs: JobStore
     kept: KeptSteps
     outbox: Outbox
+    stock: Stocktaking
     keys: KeyStore
     tenants: TenantStore
     artifacts: ArtifactStore
@@ -54,6 +56,7 @@ def open_storage(args: ApiArgs) -> Storage:
         jobs=JobStore(database, QueueLimits(**args.queue.model_dump())),
         kept=KeptSteps(database),
         outbox=Outbox(database),
+        stock=Stocktaking(database),
         keys=KeyStore(database, pepper),
         tenants=TenantStore(database),
         artifacts=ArtifactStore(args.artifacts_url),

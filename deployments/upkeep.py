@@ -8,6 +8,7 @@ from deployments.assigning import Assigner
 from deployments.jobs.kept import STEPS
 from deployments.outgoing import Outgoing
 from deployments.settings import ApiArgs, DispatcherConfig
+from deployments.telemetry.account import Account
 from deployments.webhooks import Deliverer
 
 REAP_SECONDS, SWEEP_SECONDS, DELIVERY_SECONDS, CLEARING_SECONDS = 2.0, 30.0, 1.0, 3600.0
@@ -23,11 +24,11 @@ Round = tuple[Callable[[], Awaitable[None]], float]
 class Upkeep:
     """Every dispatcher does it; what one has taken away is no fault to another."""
 
-    def __init__(self, args: ApiArgs, assigner: Assigner) -> None:
-        self._args, self._assigner = args, assigner
+    def __init__(self, args: ApiArgs, assigner: Assigner, account: Account) -> None:
+        self._args, self._assigner, self._account = args, assigner, account
         self._storage = storage = assigner.storage
         self._unowned: set[str] = set()
-        self._deliverer = Deliverer(storage.outbox, Outgoing(args.outgoing), storage.webhook_secret)
+        self._deliverer = Deliverer(storage.outbox, Outgoing(args.outgoing), storage.webhook_secret, account.delivered)
         self.config = DispatcherConfig()
 
     @property
@@ -37,7 +38,7 @@ class Upkeep:
         return (*rounds, (self.clear, CLEARING_SECONDS))
 
     async def reap(self) -> None:
-        await asyncio.to_thread(self._storage.jobs.reap, self.config.max_attempts)
+        self._account.reaped(await asyncio.to_thread(self._storage.jobs.reap, self.config.max_attempts))
 
     async def sweep(self) -> None:
         await asyncio.to_thread(self._sweep)

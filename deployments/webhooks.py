@@ -8,12 +8,15 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from aiprod_components.errors import AiprodError
 from deployments.jobs.outbox import Delivery, Outbox
 from deployments.outgoing import Outgoing
+from deployments.telemetry import names
+from deployments.telemetry.traces import Span, TraceContext, is_recorded, record
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ray.serve")
 
 SECRET_PREFIX = "whsec_"
 AT_ONCE = 128  # receivers that do not answer hold a place for as long as they may
@@ -40,8 +43,10 @@ def sign(payload: bytes, *, id: str, timestamp: int, secret: str) -> dict[str, s
 class Deliverer:
     """Delivers what is due, several at once, so that a slow receiver keeps nobody else waiting."""
 
-    def __init__(self, outbox: Outbox, outgoing: Outgoing, secret_of: Callable[[str], str]) -> None:
-        self._outbox, self._outgoing, self._secret_of = outbox, outgoing, secret_of
+    def __init__(
+        self, outbox: Outbox, outgoing: Outgoing, secret_of: Callable[[str], str], note: Callable[[str], None] = lambda result: None
+    ) -> None:
+        self._outbox, self._outgoing, self._secret_of, self._note = outbox, outgoing, secret_of, note
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def deliver_due(self) -> int:
@@ -67,17 +72,26 @@ class Deliverer:
         return await asyncio.to_thread(self._outbox.claim_deliveries, room, LEASE_SECONDS) if room > 0 else []
 
     async def _deliver(self, delivery: Delivery) -> None:
-        status, error = await self._post(delivery)
+        job = TraceContext.parse(delivery.traceparent)
+        context, began = None if job is None else job.child(), time.time()
+        status, error = await self._post(delivery, context)
+        tries = 0 if status == GONE else GIVE_UP_AFTER
+        result = "delivered" if error is None else "given_up" if delivery.tries >= tries else "put_off"
         if error is None:
             await asyncio.to_thread(self._outbox.delivered, delivery.id)
         else:
-            await asyncio.to_thread(self._outbox.undelivered, delivery.id, error, 0 if status == GONE else GIVE_UP_AFTER)
+            await asyncio.to_thread(self._outbox.undelivered, delivery.id, error, tries)
+        self._note(result)
+        if context is not None:
+            said: dict[str, Any] = {names.TRY: delivery.tries, names.HTTP_STATUS: status, names.JOB_ID: delivery.payload["data"]["id"]}
+            record(Span(names.WEBHOOK, context, job, began, time.time(), said, error=None if error is None else result, kind="client"))
 
-    async def _post(self, delivery: Delivery) -> tuple[int | None, str | None]:
+    async def _post(self, delivery: Delivery, context: TraceContext | None) -> tuple[int | None, str | None]:
         """The status, where there was one, and why the event is not delivered, where it is not."""
         try:
             body = json.dumps(delivery.payload, ensure_ascii=False, separators=(",", ":")).encode()
             headers = sign(body, id=delivery.id, timestamp=int(time.time()), secret=self._secret_of(delivery.tenant))
+            headers |= {"traceparent": str(context)} if context is not None and is_recorded(context) else {}
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 status = await self._outgoing.post(delivery.url, body=body, headers={**headers, "content-type": "application/json"})
         except TimeoutError:

@@ -3,9 +3,9 @@
 import os
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from aiprod_client.server import free_port
+from tests.collector import Collector, collecting, sent_to
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "serve_config.yaml"
@@ -27,6 +28,7 @@ ENVIRONMENT = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # 5 by default, which a busy machine needs for imports alone
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Graph:
     grpc_port: int
     seconds_to_ready: float
     data: Path
+    session: Path  # Ray's own folder, in which it writes logs
+    collector: Collector | None = None
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=PATIENCE, trust_env=False)
@@ -45,21 +49,23 @@ class Graph:
 @pytest.fixture(scope="session")
 def graph() -> Iterator[Graph]:
     """One cluster for the whole session: it takes half a minute to start."""
-    with tempfile.TemporaryDirectory() as folder, running_graph(_test_config(Path(folder))) as running:
-        yield running
+    with ExitStack() as stack:
+        folder, collector = stack.enter_context(tempfile.TemporaryDirectory()), stack.enter_context(collecting())
+        running = stack.enter_context(running_graph(_test_config(Path(folder)), environment=sent_to(collector)))
+        yield replace(running, collector=collector)
 
 
 @contextmanager
-def running_graph(config: dict[str, Any], *, data: Path | None = None) -> Iterator[Graph]:
+def running_graph(config: dict[str, Any], *, data: Path | None = None, environment: Mapping[str, str] = NOTHING) -> Iterator[Graph]:
     """A graph by this config in a cluster of its own; what it keeps, it keeps in `data`."""
     import ray
     from ray import serve
     from ray.serve.schema import ServeDeploySchema
 
-    with pytest.MonkeyPatch.context() as environment, tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder:
         kept = data or Path(folder) / "data"
-        for name, value in (ENVIRONMENT | {"AIPROD_DATA": str(kept)}).items():
-            environment.setenv(name, value)
+        for name, value in (ENVIRONMENT | {"AIPROD_DATA": str(kept), **environment}).items():
+            patch.setenv(name, value)
         options: Any = {"_node_ip_address": "127.0.0.1", "_temp_dir": folder, "namespace": "serve", "log_to_driver": False}
         ray.init(address="local", num_cpus=3, include_dashboard=False, object_store_memory=800_000_000, **options)
         try:
@@ -70,7 +76,8 @@ def running_graph(config: dict[str, Any], *, data: Path | None = None) -> Iterat
             serve_client().deploy_apps(ServeDeploySchema.model_validate(config))
             url = f"http://127.0.0.1:{config['http_options']['port']}"
             _wait_until_ready(url)
-            yield Graph(url, config["grpc_options"]["port"], time.monotonic() - start, kept)
+            session = Path(folder) / "session_latest"
+            yield Graph(url, config["grpc_options"]["port"], time.monotonic() - start, kept, session)
         finally:
             serve.shutdown()
             ray.shutdown()
@@ -103,8 +110,9 @@ def deployment_of(config: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _test_config(folder: Path) -> dict[str, Any]:
-    """Two denoisers, a LoRA whose videos fail, webhooks to this machine, and health checks that notice soon."""
+    """Two denoisers, a LoRA whose videos fail, webhooks to this machine, logs as JSON, and health checks that notice soon."""
     config = graph_config()
+    config["logging_config"] = {"encoding": "JSON", "additional_log_standard_attrs": ["name"]}
     loras = write_overflowing_lora(folder)
     families, api = config["applications"]
     families["args"]["loras"] = api["args"]["families"][0]["loras"] = str(loras)

@@ -24,14 +24,19 @@ from deployments.api.catalogue import describe_plan
 from deployments.api.errors import RETRY_AFTER_SECONDS, problem, status_of
 from deployments.api.proto.aiprod.v1 import video_pb2 as pb
 from deployments.api.proto.messages import model_message, preview_message, read_body, struct_message, video_message
+from deployments.api.tracing import RPCS as RPCS_TRACED
+from deployments.api.tracing import TRACEPARENT
 from deployments.api.waiting import Created, Maker, waited_for
 from deployments.api.wire import Asked
 from deployments.auth import is_loopback
 from deployments.jobs.records import CANCELLED, COMPLETED
+from deployments.telemetry.names import RPC_METHOD, RPC_STATUS, RPC_SYSTEM
+from deployments.telemetry.traces import answering
 
 log = logging.getLogger("ray.serve")
 
-RPCS = pb.DESCRIPTOR.services_by_name["VideoService"].methods
+SERVICE = pb.DESCRIPTOR.services_by_name["VideoService"]
+RPCS = SERVICE.methods
 CHUNK_BYTES = 256 * 1024
 MOST_DETAILS = 4096  # Serve cuts what is longer, and a cut document is none
 PAGE = 20
@@ -232,13 +237,26 @@ def _told_to(context: RayServegRPCContext, *, rpc: str) -> Iterator[None]:
     """Whatever goes wrong leaves as a status and a problem document: they stand in the context, where Serve looks before it looks at
     the exception, and by the exception it counts."""
     try:
-        yield
+        with _traced(context, rpc=rpc):
+            yield
     except Exception as error:  # noqa: BLE001 the edge: nothing may pass it as it is
         code, said = _status(error, rpc=rpc)
         context.set_code(code)
         context.set_details(_document(said, request_id=dict(context.trailing_metadata()).get("request_id")))
         # A class of ours would make the proxy import us, with torch: it stood still for seconds.
         raise RuntimeError(code.name) from None
+
+
+@contextmanager
+def _traced(context: RayServegRPCContext, *, rpc: str) -> Iterator[None]:
+    """What may ask for a video, in the client's trace."""
+    if rpc not in RPCS_TRACED:
+        yield
+        return
+    said = {RPC_SYSTEM: "grpc", RPC_METHOD: f"{SERVICE.full_name}/{rpc}"}
+    with answering(_metadata(context, TRACEPARENT), f"{SERVICE.full_name}/{rpc}", said) as request:
+        yield
+        request.attributes[RPC_STATUS] = grpc.StatusCode.OK.name
 
 
 @dataclass(frozen=True)

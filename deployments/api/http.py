@@ -21,23 +21,27 @@ from deployments.api.catalogue import describe_plan, list_models
 from deployments.api.content import Content, parse_range
 from deployments.api.documents import answers, describe_api, ref, takes
 from deployments.api.service import LONGEST_KEY, MOST_LISTED, Created, Event, VideoService
+from deployments.api.tracing import TracedRequests
 from deployments.api.waiting import waited_for
 from deployments.api.wire import Wire
-from deployments.auth import READ, WRITE, Caller, is_loopback
+from deployments.auth import METRICS, READ, WRITE, Caller, is_loopback
 from deployments.etags import is_known
 from deployments.jobs.records import COMPLETED
 from deployments.playground import mount
+from deployments.telemetry.exposition import CONTENT_TYPE_LATEST
 
 POLL_AFTER_MS = 500
 HEARTBEAT_SECONDS = 15.0
 # A failed job's code -> the status of an answer that was to be its video.
 FAILURES = {"worker_lost": 503, "store_refused": 503, "not_finite": 400, "invalid_media": 400, "invalid_request": 400}
 
+SECURED = ("/v1/", "/metrics")
+
 VideoId = Annotated[str, Path(description="Of a video.")]
 IdempotencyKey = Annotated[
     str | None, Header(min_length=1, max_length=LONGEST_KEY, description="The same key and body give the same video, once.")
 ]
-JSON, EVENTS = "application/json", "text/event-stream"
+JSON, EVENTS, PROMETHEUS = "application/json", "text/event-stream", "text/plain"
 ANY_OBJECT = {"type": "object"}
 EVENT = {
     "type": "object",
@@ -51,13 +55,14 @@ CREATED = answers({JSON: ref("Video")}, 400, 404, 409, 413, 415, 422)
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the routes ask the cluster: the applications' states, and the graph with its queues.
+    """What the routes ask the cluster: the applications' states, the graph with its queues, and the page of metrics.
 
     With `keys` every request needs one; without, clients on this machine alone are answered, whatever address the proxy listens on.
     """
 
     applications: Callable[[], Awaitable[dict[str, str]]]
     graph: Callable[[], Awaitable[dict[str, Any]]]
+    metrics: Callable[[], Awaitable[bytes]]
     keys: bool
 
 
@@ -67,6 +72,7 @@ def make_app(service: VideoService, wire: Wire, surroundings: Surroundings) -> F
     pages: dict[str, Any] = {"docs_url": None, "redoc_url": None}
     # FastAPI's own root spans would cut the trace that begins at Serve's proxy.
     app = FastAPI(title="AIPROD", version=version("aiprod"), description="Video generation.", telemetry={"tracing": False}, **pages)
+    app.add_middleware(TracedRequests)
     errors.install(app)
     Routes(service, wire, surroundings).add_to(app)
     document = describe_api(app, wire)
@@ -96,7 +102,7 @@ class Routes:
         asks = takes("VideoRequest", "VideoForm")
 
         def add(method: str, path: str, act: Callable[..., Any], responses: dict[int | str, dict[str, Any]], **more: Any) -> None:
-            secured = {"security": [{"key": []}]} if self._surroundings.keys and path.startswith("/v1/") else {}
+            secured = {"security": [{"key": []}]} if self._surroundings.keys and path.startswith(SECURED) else {}
             extra, usual = {**secured, **more}, 200 if 200 in responses else 404
             options: dict[str, Any] = {"status_code": usual, "responses": responses, "openapi_extra": extra}
             app.add_api_route(path, act, methods=[method], response_class=Response, **options)
@@ -118,6 +124,7 @@ class Routes:
         add("POST", "/v1/plans", self.plan, answers({JSON: ANY_OBJECT}, 400, 404, 413, 415), **asks)
         add("GET", "/v1/models", self.models, plain)
         add("GET", "/v1/graph", self.graph, plain)
+        add("GET", "/metrics", self.metrics, answers({PROMETHEUS: {"type": "string"}}))
         add("GET", "/healthz", self.healthz, {200: plain[200]})
         add("GET", "/readyz", self.readyz, {200: plain[200], 503: {**plain[200], "description": "Something is starting or has failed."}})
 
@@ -221,6 +228,11 @@ class Routes:
         """The stages of each family with their replicas and queues, and how many jobs there are."""
         await self._caller(request, READ)
         return JSONResponse({"families": await self._surroundings.graph(), "jobs": await self._service.counts()})
+
+    async def metrics(self, request: Request) -> Response:
+        """What is measured, for Prometheus. With keys it needs one of the scope `metrics`."""
+        await self._caller(request, METRICS)
+        return Response(await self._surroundings.metrics(), media_type=CONTENT_TYPE_LATEST)
 
     async def healthz(self) -> Response:
         """Alive."""

@@ -19,9 +19,12 @@ from deployments.api.wire import Wire
 from deployments.offered import make_offer
 from deployments.settings import ApiArgs
 from deployments.storage import check_reach, open_storage
+from deployments.telemetry import logs
+from deployments.telemetry.exposition import page
 
 log = logging.getLogger("ray.serve")
 
+ANSWER_SECONDS = 2.0
 CANCEL_SECONDS = 35.0  # that a cancellation waits for the replica to be free: a step, and the way there
 
 
@@ -31,17 +34,19 @@ class Ingress:
     """Holds no weights and no tensors."""
 
     def __init__(self, args: ApiArgs, dispatcher: DeploymentHandle) -> None:
+        logs.install()
         check_reach(args)
         self._offer = make_offer(args)
         self._wire = Wire(self._offer.families, faults=self._offer.faults, default=self._offer.default)
         self._dispatcher, self._keys = dispatcher, args.keys
         self._waking: set[asyncio.Future[None]] = set()
-        self._service = make_service(args, self._wire, open_storage(args), Dispatchers(self._wake, self._cancel))
-
+        storage = open_storage(args)
+        self._args, self._stock = args, storage.stock
+        self._service = make_service(args, self._wire, storage, Dispatchers(self._wake, self._cancel))
         self.grpc_face = GrpcFace(self._service, models=list_models(self._wire), health=self._health, local_only=not args.keys)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return make_app(self._service, self._wire, Surroundings(self._applications, self._graph, keys=self._keys))
+        return make_app(self._service, self._wire, Surroundings(self._applications, self._graph, self._metrics, keys=self._keys))
 
     async def _wake(self) -> None:
         """Not waited for: the dispatcher looks by itself too."""
@@ -65,7 +70,7 @@ class Ingress:
 
     async def _graph(self) -> dict[str, Any]:
         applications = (await asyncio.to_thread(serve.status)).applications
-        activities = await self._activities()
+        activities = await self._ask("activity")
         return {name: self._describe(name, applications.get(name), activities) for name in self._offer.names}
 
     def _describe(self, family: str, application: Any, activities: list[dict[str, Any]]) -> dict[str, Any]:
@@ -80,10 +85,15 @@ class Ingress:
             ],
         }
 
-    async def _activities(self) -> list[dict[str, Any]]:
-        """What each dispatcher says of its jobs; nothing while none answers."""
+    async def _metrics(self) -> bytes:
+        stock = asyncio.to_thread(self._stock.take)
+        taken, graph, applications, tallies = await asyncio.gather(stock, self._graph(), self._applications(), self._ask("figures"))
+        return page(taken, args=self._args, applications=applications, graph=graph, tallies=tallies)
+
+    async def _ask(self, what: str) -> list[Any]:
+        """What each dispatcher answers; nothing while one does not."""
         try:
-            return await asyncio.wait_for(self._dispatcher.broadcast("activity").results_async(), 2.0)
+            return await asyncio.wait_for(self._dispatcher.broadcast(what).results_async(), ANSWER_SECONDS)
         except (RayError, RayServeException, TimeoutError):
             return []
 

@@ -36,6 +36,8 @@ from deployments.jobs.records import COMPLETED, FINAL, LIVE, Job, NewJob
 from deployments.outgoing import Outgoing
 from deployments.settings import ApiArgs
 from deployments.storage import Storage
+from deployments.telemetry.jobs import record_job
+from deployments.telemetry.traces import current
 
 MOST_LISTED = 100
 LONGEST_KEY = 255
@@ -165,6 +167,7 @@ class VideoService:
         if job is None:
             raise _not_found(video_id)
         await self._dispatchers.cancel(job.id)
+        record_job(job)
         return await self._shown(job)
 
     async def delete(self, video_id: str, *, caller: Caller) -> dict[str, Any]:
@@ -267,6 +270,7 @@ class VideoService:
             webhook_url=asked.webhook_url,
             idempotency_key=None if key is None else key.name,
             body_hash=None if key is None else key.body_hash,
+            traceparent=str(current()),
         )
         job, replayed = await asyncio.to_thread(self._store, new, media)
         if not replayed:

@@ -12,6 +12,7 @@ from deployments.jobs.clock import Clock
 from deployments.jobs.database import Database
 from deployments.jobs.records import Job
 from deployments.jobs.tables import outbox
+from deployments.telemetry.traces import job_context
 
 FIRST_WAIT, LONGEST_WAIT, GROWTH = 5.0, 3600.0, 3.0  # seconds between tries: 5, 15, 45 … 3600, of which eight take an hour and a half
 JITTER = 0.2
@@ -29,6 +30,7 @@ class Delivery:
     created_at: float
     tries: int  # this one included
     error: str | None  # of the try before
+    traceparent: str | None = None
 
 
 DELIVERY = [outbox.c[field.name] for field in fields(Delivery)]
@@ -95,6 +97,7 @@ def _event(job: Job, *, url: str) -> dict[str, Any]:
     ended_at = job.completed_at
     if ended_at is None:
         raise ValueError(f"{job.id} is {job.status} and has not ended")
+    context = job_context(job.traceparent, job.id)
     event_id = f"evt_{secrets.token_hex(16)}"
     payload = {
         "type": f"video.{job.status}",
@@ -112,4 +115,5 @@ def _event(job: Job, *, url: str) -> dict[str, Any]:
         "tries": 0,
         "due_at": ended_at,
         "error": None,
+        "traceparent": None if context is None else str(context),
     }

@@ -26,6 +26,7 @@ class NewJob:
     webhook_url: str | None = None
     idempotency_key: str | None = None
     body_hash: str | None = None
+    traceparent: str | None = None  # W3C's: the trace that the job belongs to, and the span that asked for it
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Job:
     body_hash: str | None
     version: int  # grows with every change of the row but a heartbeat
     begun: bool = False  # whether a stage has started in this attempt
+    traceparent: str | None = None
 
     @property
     def shown_status(self) -> str:

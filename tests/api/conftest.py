@@ -16,6 +16,7 @@ from deployments.api.wire import Wire
 from deployments.jobs.records import Claim, Job
 from deployments.settings import ApiArgs
 from deployments.storage import Storage, open_storage
+from deployments.telemetry.exposition import page
 
 FAMILY = make_family("miniature")
 WIRE = Wire({FAMILY.name: FAMILY})
@@ -80,8 +81,11 @@ def make_desk(tmp_path: Path) -> MakeDesk:
         async def graph() -> dict[str, Any]:
             return {"miniature": {"status": "RUNNING", "stages": []}}
 
+        async def metrics() -> bytes:
+            return page(storage.stock.take(), args=args, applications=await applications(), graph=await graph(), tallies=[])
+
         service = make_service(args, wire, storage, Dispatchers(wake, cancel))
-        desk = Desk(make_app(service, wire, Surroundings(applications, graph, keys=args.keys)), service, storage)
+        desk = Desk(make_app(service, wire, Surroundings(applications, graph, metrics, keys=args.keys)), service, storage)
         return desk
 
     return make

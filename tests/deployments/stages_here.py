@@ -138,11 +138,12 @@ async def working(args: ApiArgs, stages: Stages, monkeypatch: pytest.MonkeyPatch
         await dispatcher.__del__()
 
 
-def ask(dispatcher: Dispatcher, number: int, **fields: Any) -> str:
+def ask(dispatcher: Dispatcher, number: int, *, traceparent: str | None = None, **fields: Any) -> str:
     """A job's id, once it waits."""
     record, _ = dump_request(parse_request({**RECORD, **fields}, family=FAMILY))
     video_id = f"video_{number:032x}"
-    dispatcher._storage.jobs.create(NewJob(video_id, "a", "miniature", "ti2vid_two_stages", record, {}, 1.0, 0))
+    job = NewJob(video_id, "a", "miniature", "ti2vid_two_stages", record, {}, 1.0, 0, traceparent=traceparent)
+    dispatcher._storage.jobs.create(job)
     return video_id
 
 

@@ -15,6 +15,7 @@ from deployments.assigning import Assigner
 from deployments.jobs.records import Claim, Job, NewJob
 from deployments.settings import ApiArgs
 from deployments.storage import Storage, open_storage
+from deployments.telemetry.account import Account
 from deployments.upkeep import Upkeep
 
 FAMILY = make_family("miniature")
@@ -58,7 +59,7 @@ def finished(storage: Storage, assigner: Assigner, *, number: int, retention: fl
 def test_a_video_whose_time_has_run_out_is_gone_with_all_its_files(args: ApiArgs, storage: Storage, assigner: Assigner) -> None:
     old, old_steps = finished(storage, assigner, number=1, retention=-1)
     new, new_steps = finished(storage, assigner, number=2, retention=3600)
-    asyncio.run(Upkeep(args, assigner).sweep())
+    asyncio.run(Upkeep(args, assigner, Account("one")).sweep())
     assert storage.jobs.get(old.id) is None and storage.jobs.get(new.id) is not None
     assert storage.artifacts.stat(f"videos/{old.id}/1/video") is None and storage.artifacts.stat(f"videos/{new.id}/1/video")
     shared = old_steps.keys() & {name for name, place in new_steps.items() if old_steps[name] == place}
@@ -71,10 +72,10 @@ def test_steps_beyond_the_bound_go_the_longest_unused_first(
 ) -> None:
     _, first = finished(storage, assigner, number=1, retention=3600)
     _, second = finished(storage, assigner, number=2, retention=3600)
-    asyncio.run(Upkeep(args, assigner).sweep())
+    asyncio.run(Upkeep(args, assigner, Account("one")).sweep())
     assert all(storage.artifacts.stat(place) for place in (*first.values(), *second.values())), "used a moment ago"
     monkeypatch.setattr(module, "IN_USE_SECONDS", -1.0)
-    asyncio.run(Upkeep(args, assigner).sweep())
+    asyncio.run(Upkeep(args, assigner, Account("one")).sweep())
     left = [place for place in {*first.values(), *second.values()} if storage.artifacts.stat(place)]
     assert len(left) == 2 and set(left) <= set(second.values())  # 100 bytes
 
@@ -85,7 +86,7 @@ def test_a_step_that_no_row_names_goes_when_that_was_seen_twice(
     monkeypatch.setattr(module, "AT_ONCE", 2)
     _, named = finished(storage, assigner, number=1, retention=3600)
     lost, late = "steps/tenant-a/lost", "steps/shared/late"
-    upkeep = Upkeep(args, assigner)
+    upkeep = Upkeep(args, assigner, Account("one"))
     storage.artifacts.put(lost, b"x")
     storage.artifacts.put(late, b"x")
     asyncio.run(upkeep.clear())
@@ -97,7 +98,7 @@ def test_a_step_that_no_row_names_goes_when_that_was_seen_twice(
 
 
 def test_a_server_that_has_kept_nothing_has_nothing_to_clear(args: ApiArgs, storage: Storage, assigner: Assigner) -> None:
-    asyncio.run(Upkeep(args, assigner).clear())
+    asyncio.run(Upkeep(args, assigner, Account("one")).clear())
     assert storage.artifacts.keys_under("steps") == storage.artifacts.folders("videos") == []
 
 

@@ -1,0 +1,1 @@
+"""spans, metrics and logs, from those who make them to those who read them"""
