@@ -31,9 +31,9 @@ def convert(source: Source, folder: Folder, base: Base = None, variant: Variant 
     chosen = variant or _variant_in(source.stem)
     from aiprod_components.families.ltx2_convert import convert as write
     from aiprod_components.families.ltx2_convert import version_of_names
-    from aiprod_components.families.ltx2_folder import check_tensors
+    from aiprod_components.families.ltx2_files import check_tensors
 
-    found = version_of_names(check_tensors(source))
+    found = version_of_names(list(check_tensors(source)))
     if None not in (version, found) and version != found:
         raise InvalidRequestError(f"{source} is of LTX-2 {found}, not {version}; leave out --version", field="version")
     with interruptible(), Progress(*COLUMNS, console=err) as bars:

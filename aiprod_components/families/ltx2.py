@@ -5,13 +5,11 @@ The networks are diffusers' and transformers' own (extra `ltx2`), imported when 
 
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from aiprod_components.calls import Guidance
@@ -21,36 +19,36 @@ from aiprod_components.families.base import Chaining, Family, Limits, SamplingDe
 from aiprod_components.families.fingerprint import files_in, fingerprint_of, sample_of_file
 from aiprod_components.families.loras import COMPONENTS as LORA_COMPONENTS
 from aiprod_components.families.loras import LoraFile, Shapes, describe_lora
+from aiprod_components.families.ltx2_files import check_tensors, files_of, read_json, read_tensors
 from aiprod_components.families.ltx2_fitting import AS_IT_IS, Fitting
 from aiprod_components.families.ltx2_folder import (
+    BLOCKS,
     FULL,
     UNSAID,
     VERSIONS,
     Version,
     check_folder,
     choose_transformer,
+    class_of,
     contradiction,
     detect_variant,
     detect_version,
     licence_of,
-    read_json,
+    readable,
     skippable_blocks,
 )
 from aiprod_components.families.ltx2_loras import shapes_of
+from aiprod_components.families.ltx2_networks import load_network, load_tokenizer
 from aiprod_components.values import LatentGrid, VideoShape
 
 DISTILLED_SIGMAS = (1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0)
 REFINEMENT_SIGMAS = (0.909375, 0.725, 0.421875, 0.0)
 DRAFT_SHIFT = 2.05  # of guided drafts, however many tokens they have
 AUDIO_RATE = 25.0  # audio latents per second
-BLOCKS = 48  # of the transformer
 
 PACKAGES = ("diffusers", "peft", "accelerate")  # of the extra
 VARIANTS = ("dev", "distilled")
 DISTILLED = "distilled"  # the LoRA of that name
-
-# Folder -> the class that reads it; a stage loads its own alone.
-NETWORKS = ("text_encoder", "connectors", "transformer", "vae", "audio_vae", "vocoder", "latent_upsampler", "duration_head")
 
 
 @dataclass(frozen=True)
@@ -82,12 +80,7 @@ class LTX2Family(Family):
         """The network in the folder `name`, ready for inference, in the family's precision. Raises CheckpointError naming the file."""
         # The vocoder sums many small numbers: below float32 the sound is audibly wrong.
         dtype = torch.float32 if name == "vocoder" else self.dtype
-        path = self.folder / name
-        try:
-            network = _class_of(self.folder, name).from_pretrained(path, dtype=dtype, local_files_only=True)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, AttributeError) as error:
-            raise CheckpointError(f"{path} cannot be loaded ({error}); fetch the folder {name} of this checkpoint again") from error
-        return network.eval().requires_grad_(False)
+        return load_network(self.folder / name, class_of(self.folder, name), dtype=dtype)
 
     @property
     def transformer(self) -> str:
@@ -108,24 +101,12 @@ class LTX2Family(Family):
 
     def tokenizer(self) -> Any:
         """Raises CheckpointError when the folder has none that reads."""
-        from transformers import AutoTokenizer
-
-        path = self.folder / "tokenizer"
-        try:
-            return AutoTokenizer.from_pretrained(path, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{path} cannot be loaded ({error}); fetch the folder tokenizer of this checkpoint again") from error
+        return load_tokenizer(self.folder / "tokenizer")
 
     def statistics(self, name: str) -> tuple[Tensor, Tensor]:
         """Mean and deviation of each channel of the latents of `vae` or `audio_vae`, rounded as those of one whole pipeline are."""
-        wanted = ("latents_mean", "latents_std")
-        found: dict[str, Tensor] = {}
-        for file in sorted((self.folder / name).glob("*.safetensors")):
-            with safe_open(file, "pt") as tensors:
-                found |= {key: tensors.get_tensor(key) for key in wanted if key in tensors.keys()}  # noqa: SIM118
-        if missing := [key for key in wanted if key not in found]:
-            raise CheckpointError(f"{self.folder / name} has no {missing[0]}; fetch the folder {name} of this checkpoint again")
-        return found["latents_mean"].to(self.dtype), found["latents_std"].to(self.dtype)
+        mean, deviation = read_tensors(self.folder / name, ("latents_mean", "latents_std"))
+        return mean.to(self.dtype), deviation.to(self.dtype)
 
     def config(self, name: str) -> dict[str, Any]:
         return read_json(self.folder / name / "config.json")
@@ -143,10 +124,9 @@ class LTX2Family(Family):
     def _shapes_of_transformer(self) -> dict[str, tuple[int, ...]]:
         """Of the weights that a LoRA may change, from the headers of its files."""
         shapes: dict[str, tuple[int, ...]] = {}
-        for file in sorted((self.folder / self.transformer).glob("*.safetensors")):
-            with safe_open(file, "pt") as tensors:
-                sizes = {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys() if key.endswith(".weight")}  # noqa: SIM118
-            shapes |= {key.removesuffix(".weight"): size for key, size in sizes.items() if len(size) > 1}
+        for file in files_of(self.folder / self.transformer):
+            sizes = {key.removesuffix(".weight"): size for key, size in check_tensors(file).items() if key.endswith(".weight")}
+            shapes |= {module: size for module, size in sizes.items() if len(size) > 1}
         return shapes
 
     @cached_property
@@ -173,13 +153,13 @@ def make_ltx2(*, weights: str | None, variant: str | None = None, fitting: Fitti
         raise CheckpointError(f"family ltx2 needs {missing}; install it with: pip install 'aiprod[ltx2]'")
     if variant not in (None, *VARIANTS):
         raise CheckpointError(f"variant {variant!r} of ltx2 is unknown; the variants are {', '.join(VARIANTS)}")
-    folder = Path(weights)
-    check_folder(folder)
-    version = detect_version(folder)
-    variant = detect_variant(folder) if variant is None else variant
-    blocks = skippable_blocks(choose_transformer(folder, variant))
-    family = _family_of(folder, version, variant, blocks=blocks, fitting=fitting)
-    return replace(family, licence=licence_of(folder), warning=contradiction(folder, variant))
+    with readable(folder := Path(weights)):
+        check_folder(folder)
+        version = detect_version(folder)
+        variant = detect_variant(folder) if variant is None else variant
+        blocks = skippable_blocks(choose_transformer(folder, variant))
+        family = _family_of(folder, version, variant, blocks=blocks, fitting=fitting)
+        return replace(family, licence=licence_of(folder), warning=contradiction(folder, variant))
 
 
 def unserved_ltx2(version: str, variant: str) -> Family:
@@ -231,14 +211,3 @@ def _guidance(version: Version, *, blocks: int, is_distilled: bool) -> Guidance:
 
 def is_installed(package: str) -> bool:
     return find_spec(package) is not None
-
-
-def _class_of(folder: Path, name: str) -> Any:
-    """The class that the checkpoint's index names, from the library that it names."""
-    if name == "latent_upsampler":  # not in the index of a text-to-video pipeline
-        library, cls = "ltx2", "LTX2LatentUpsamplerModel"
-    else:
-        library, cls = read_json(folder / "model_index.json")["transformer" if name == FULL else name]
-    # Components that no library exports by themselves are named by the pipeline that they belong to.
-    module = library if library in ("diffusers", "transformers") else f"diffusers.pipelines.{library}"
-    return getattr(import_module(module), cls)

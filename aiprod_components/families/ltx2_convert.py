@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -20,17 +21,8 @@ from torch import Tensor
 
 from aiprod_components.errors import CheckpointError, InvalidRequestError
 from aiprod_components.families.ltx2 import VARIANTS, is_installed
-from aiprod_components.families.ltx2_folder import (
-    LICENCES,
-    NEEDED,
-    WEIGHED,
-    check_folder,
-    check_tensors,
-    check_tokenizer,
-    check_weights,
-    detect_version,
-    read_json,
-)
+from aiprod_components.families.ltx2_files import check_tensors, check_tokenizer, check_weights, files_of, read_json
+from aiprod_components.families.ltx2_folder import LICENCES, NEEDED, WEIGHED, check_folder, detect_version
 
 # Part -> diffusers' class of it, and how its names begin in a single file.
 TRANSLATED = {
@@ -63,11 +55,13 @@ def convert(source: Path, folder: Path, *, base: Path | None, variant: str, watc
         raise CheckpointError("converting needs diffusers; install it with: pip install 'aiprod[ltx2]'")
     if variant not in VARIANTS:
         raise InvalidRequestError(f"variant {variant!r} is unknown; the variants are {', '.join(VARIANTS)}", field="variant")
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         raise InvalidRequestError(f"{folder} is there already and stays as it is; name a folder that is not", field="folder")
     if not folder.absolute().parent.is_dir():
         raise InvalidRequestError(f"folder {folder.parent} does not exist; make it first", field="folder")
-    names = check_tensors(source)
+    if base is not None and base.resolve() in folder.resolve().parents:
+        raise InvalidRequestError(f"{folder} is inside of {base}, which it is made from; name a folder outside of it", field="folder")
+    names = list(check_tensors(source))
     check_version(source, names)
     translated = {part: own for part, (_, prefix) in TRANSLATED.items() if (own := [name for name in names if name.startswith(prefix)])}
     base = _check_base(base, source=source, taken=[name for name in NEEDED if name not in translated])
@@ -84,15 +78,22 @@ def convert(source: Path, folder: Path, *, base: Path | None, variant: str, watc
             if part in translated:
                 _translate(source, translated[part], part=part, base=base, made=made)
             elif (base / part).is_dir():
-                shutil.copytree(base / part, made / part)
+                _copy(base / part, made / part)
             done += size
             watch(part, done, sum(sizes.values()))
         for name in BESIDE:
             if (base / name).is_file():
-                shutil.copy(base / name, made / name)
+                shutil.copyfile(base / name, made / name)
         _write_scheduler(made / "scheduler" / "scheduler_config.json", variant=variant)
         check_folder(made)
         made.rename(folder)
+
+
+def _copy(part: Path, made: Path) -> None:
+    """Without its modes: what comes from where nobody may write is written to here, and later by its owner."""
+    shutil.copytree(part, made, copy_function=shutil.copyfile)
+    for folder in (made, *(path for path in made.rglob("*") if path.is_dir())):
+        folder.chmod(folder.stat().st_mode | stat.S_IRWXU)
 
 
 def version_of_names(names: list[str]) -> str | None:
@@ -144,7 +145,7 @@ def _check_room(folder: Path, needed: int) -> None:
 
 def _check_same(source: Path, names: list[str], *, folder: Path) -> None:
     """Raises CheckpointError unless all that the file has under these names is in the folder, under whatever names."""
-    there = {_digest(tensor) for file in sorted(folder.glob("*.safetensors")) for _, tensor in _read(file)} if names else set[bytes]()
+    there = {_digest(tensor) for file in files_of(folder) for _, tensor in _read(file)} if names else set[bytes]()
     if other := next((name for name, tensor in _read(source, names) if _digest(tensor) not in there), None):
         raise CheckpointError(f"{folder} is of another checkpoint than {source}, whose {other} it has not; convert the file with {SCRIPT}")
 

@@ -3,27 +3,34 @@
 Configs and the headers of weights are read, never weights: a folder is looked at whenever a config is checked or a replica starts.
 """
 
-import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError, safe_open
 
 from aiprod_components.errors import CheckpointError
+from aiprod_components.families.ltx2_files import Config, check_tensors, check_tokenizer, check_weights, read_json, value_of
 
 FULL = "transformer_full"  # the guided transformer of a folder whose own is the distilled one
-WEIGHED = ("text_encoder", "connectors", "transformer", "vae", "audio_vae", "vocoder", "latent_upsampler")
-NEEDED = ("scheduler", "tokenizer", *WEIGHED)
-WHOLE = ("diffusion_pytorch_model.safetensors", "model.safetensors")  # the weights of a network that are not in parts
 LICENCES = ("LICENSE", "LICENSE.txt", "LICENSE.md")
 UNSAID = "not said in the checkpoint's folder; see the terms under which it was published"
 
-# Formats that diffusers does not load -> how the names of their scales end; the first that is met says which it is.
-SCALED = {"NVFP4": (".weight_scale_2",), "scaled fp8": (".weight_scale", ".scale_weight", "scaled_fp8")}
+BLOCKS = 48  # of a transformer whose config does not say it
+BLOCK = re.compile(r"transformer_blocks\.(\d+)\.")  # how the name of a block's weight begins
 
-Config = dict[str, Any]
+# Part -> the classes that read it, each with its library as the checkpoint's index names it.
+CLASSES: dict[str, tuple[tuple[str, str], ...]] = {
+    "text_encoder": (("transformers", "Gemma3ForConditionalGeneration"), ("transformers", "Gemma4UnifiedForConditionalGeneration")),
+    "connectors": (("ltx2", "LTX2TextConnectors"),),
+    "transformer": (("diffusers", "LTX2VideoTransformer3DModel"),),
+    "vae": (("diffusers", "AutoencoderKLLTX2Video"),),
+    "audio_vae": (("diffusers", "AutoencoderKLLTX2Audio"),),
+    "vocoder": (("ltx2", "LTX2Vocoder"), ("ltx2", "LTX2VocoderWithBWE")),
+    "latent_upsampler": (("ltx2", "LTX2LatentUpsamplerModel"),),
+}
+WEIGHED = tuple(CLASSES)
+NEEDED = ("scheduler", "tokenizer", *WEIGHED)
 
 
 @dataclass(frozen=True)
@@ -67,14 +74,28 @@ def check_folder(folder: Path) -> None:
     for name in NEEDED:
         if not (folder / name).is_dir():
             raise CheckpointError(f"{folder} has no folder {name}; fetch that part of the checkpoint as well")
-        # No pipeline of text to video has an upsampler.
-        if name != "latent_upsampler" and not _names_a_class(index.get(name)):
-            raise CheckpointError(f"{folder / 'model_index.json'} does not say what {name} is; fetch it again")
+    for name in WEIGHED:
+        class_of(folder, name)
     read_json(folder / "scheduler" / "scheduler_config.json")
     check_tokenizer(folder / "tokenizer")
     for name in (*WEIGHED, *([FULL] if (folder / FULL).is_dir() else [])):
-        check_weights(folder / name)
+        names = check_weights(folder / name)
+        if name in ("transformer", FULL):
+            _check_blocks(folder / name, names)
     check_parts(folder)
+
+
+@contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """Whatever reading a folder may raise is a CheckpointError."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{error.filename or folder} cannot be read ({error.strerror or error}); let the server's user read it, or name another folder"
+        ) from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder} is not as checkpoints are ({type(error).__name__}: {error}); fetch it again") from error
 
 
 def _refuse_file(file: Path) -> None:
@@ -83,50 +104,36 @@ def _refuse_file(file: Path) -> None:
     raise CheckpointError(f"{file} is a single file; turn it into a diffusers folder with: aiprod convert {file} FOLDER")
 
 
-def _names_a_class(entry: Any) -> bool:
-    return isinstance(entry, list) and [type(name) for name in entry] == [str, str]
+def class_of(folder: Path, part: str) -> tuple[str, str]:
+    """Library and class of a part, as the checkpoint's index says. Raises CheckpointError for any that are not LTX-2's."""
+    part = "transformer" if part == FULL else part
+    known = CLASSES[part]
+    # No pipeline of text to video has an upsampler.
+    if part == "latent_upsampler":
+        return known[0]
+    index = folder / "model_index.json"
+    said = read_json(index).get(part)
+    if not isinstance(said, list) or [type(name) for name in said] != [str, str]:
+        raise CheckpointError(f"{index} does not say what {part} is; fetch it again")
+    if tuple(said) not in known:
+        ours = " or ".join(" ".join(each) for each in known)
+        raise CheckpointError(f"{index} says that {part} is {' '.join(said)[:80]}, and LTX-2's is {ours}; fetch it again")
+    return said[0], said[1]
 
 
-def check_tokenizer(folder: Path) -> None:
-    """Raises CheckpointError when a file of the tokenizer is missing or damaged."""
-    read_json(folder / "tokenizer_config.json")
-    if (folder / "tokenizer.json").is_file():
-        read_json(folder / "tokenizer.json")
-    elif not (folder / "tokenizer.model").is_file():
-        raise CheckpointError(f"{folder} has neither tokenizer.json nor tokenizer.model; fetch the folder tokenizer of this checkpoint")
+def _check_blocks(transformer: Path, names: Collection[str]) -> None:
+    held = 1 + max((int(found[1]) for name in names if (found := BLOCK.match(name))), default=-1)
+    if (said := _blocks(transformer)) != held:
+        raise CheckpointError(
+            f"{transformer / 'config.json'} says that there are {said} blocks (num_layers), and its weights have {held}; "
+            "fetch both again, from one checkpoint"
+        )
 
 
-def check_weights(folder: Path) -> None:
-    """Raises CheckpointError when a network's config or weights are missing, cut off, or in a format that diffusers does not load."""
-    read_json(folder / "config.json")
-    held = {file.name: check_tensors(file) for file in sorted(folder.glob("*.safetensors"))}
-    indices = sorted(folder.glob("*.safetensors.index.json"))
-    if not held and not indices:
-        raise CheckpointError(f"{folder} has no .safetensors file; fetch the weights of this part of the checkpoint")
-    if not indices and held.keys().isdisjoint(WHOLE):
-        raise CheckpointError(f"{folder} has {min(held)}, but no index of parts (*.safetensors.index.json); fetch that as well")
-    for index in indices:
-        places = read_json(index).get("weight_map")
-        if not isinstance(places, dict):
-            raise CheckpointError(f"{index} is damaged (it has no weight_map); fetch it again")
-        for key, name in places.items():
-            if name not in held:
-                raise CheckpointError(f"{folder / name} is missing, which {index.name} names; fetch it")
-            if key not in held[name]:
-                raise CheckpointError(f"{folder / name} has no {key}, which {index.name} says it has; fetch both again")
-
-
-def check_tensors(file: Path) -> list[str]:
-    """The names in a file of weights; reads the header alone: a file that is cut off is shorter than that says."""
-    try:
-        with safe_open(file, "pt") as tensors:
-            names = list(tensors.keys())
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{file} is damaged or cut off ({error}); fetch it again") from error
-    for kind, endings in SCALED.items():
-        if scale := next((name for name in names if name.endswith(endings)), None):
-            raise CheckpointError(f"{file} holds {kind} weights ({scale}), which diffusers does not load; fetch the bfloat16 weights")
-    return names
+def _blocks(transformer: Path) -> int:
+    file = transformer / "config.json"
+    said = value_of(read_json(file), "num_layers", kind=int, file=file)
+    return BLOCKS if said is None else said
 
 
 def check_parts(folder: Path) -> None:
@@ -135,10 +142,11 @@ def check_parts(folder: Path) -> None:
     configs = {name: read_json(folder / name / "config.json") for name in ("transformer", *MARKS)}
     if (folder / FULL).is_dir() and (full := version_of(folder / FULL)) != version:
         raise _strangers(folder, "transformer", version.name, FULL, full.name)
+    value_of(configs["vae"], "decoder_block_out_channels", kind=list, file=folder / "vae" / "config.json")
     for name, versions in MARKS.items():
         if version.name not in (fitting := versions(configs[name])):
             raise _strangers(folder, "transformer", version.name, name, " or ".join(fitting))
-    for one, width, other, wanted in _joints(configs):
+    for one, width, other, wanted in _joints(folder, configs):
         if None not in (width, wanted) and width != wanted:
             raise _strangers(folder, one, f"width {width}", other, f"width {wanted}")
 
@@ -149,22 +157,25 @@ def _strangers(folder: Path, one: str, of: str, other: str, of_other: str) -> Ch
     )
 
 
-def _joints(configs: dict[str, Config]) -> Iterator[tuple[str, Any, str, Any]]:
+def _joints(folder: Path, configs: dict[str, Config]) -> Iterator[tuple[str, int | None, str, int | None]]:
     """(part, width of what it gives, part that takes it, width that it takes); None: its config leaves it to a default."""
-    connectors, transformer = configs["connectors"], configs["transformer"]
-    text = configs["text_encoder"].get("text_config", configs["text_encoder"])
-    yield "text_encoder", text.get("hidden_size"), "connectors", connectors.get("caption_channels")
-    yield "text_encoder", _sum(text.get("num_hidden_layers"), 1), "connectors", connectors.get("text_proj_in_factor")
+
+    def width(part: str, key: str) -> int | None:
+        # Some are null where nothing has that width.
+        config = {name: value for name, value in configs[part].items() if value is not None}
+        return value_of(config, key, kind=int, file=folder / part / "config.json")
+
+    text_file = folder / "text_encoder" / "config.json"
+    text = value_of(configs["text_encoder"], "text_config", kind=dict, file=text_file) or configs["text_encoder"]
+    hidden, layers = (value_of(text, key, kind=int, file=text_file) for key in ("hidden_size", "num_hidden_layers"))
+    yield "text_encoder", hidden, "connectors", width("connectors", "caption_channels")
+    yield "text_encoder", None if layers is None else layers + 1, "connectors", width("connectors", "text_proj_in_factor")
     # In 2.0 the transformer projects what it is given; since 2.3 it takes it as wide as its cross-attention.
-    projects = transformer.get("use_prompt_embeddings", True)
+    projects = configs["transformer"].get("use_prompt_embeddings", True)
     for kind, attention in (("video", "cross_attention_dim"), ("audio", "audio_cross_attention_dim")):
-        heads, size = (connectors.get(f"{kind}_connector_{name}") for name in ("num_attention_heads", "attention_head_dim"))
+        heads, size = (width("connectors", f"{kind}_connector_{name}") for name in ("num_attention_heads", "attention_head_dim"))
         given = None if heads is None or size is None else heads * size
-        yield "connectors", given, "transformer", transformer.get("caption_channels" if projects else attention)
-
-
-def _sum(number: int | None, more: int) -> int | None:
-    return None if number is None else number + more
+        yield "connectors", given, "transformer", width("transformer", "caption_channels" if projects else attention)
 
 
 def detect_version(folder: Path) -> Version:
@@ -209,20 +220,27 @@ def contradiction(folder: Path, variant: str) -> str | None:
 
 def skippable_blocks(transformer: Path) -> int:
     """How many blocks skip guidance may choose from: the attention of 2.0 has no way to be left out, whatever is asked."""
-    config = read_json(transformer / "config.json")
-    return int(config.get("num_layers", 48)) if config.get("perturbed_attn") else 0
+    return _blocks(transformer) if read_json(transformer / "config.json").get("perturbed_attn") else 0
 
 
 def licence_of(folder: Path) -> str:
-    """The first line of the folder's licence that says something, or what its card says; else where to look."""
+    """The first line of the folder's licence that says something, or what its card says; else where to look. It is shown on terminals."""
+    return _printable(_licence(folder))[:200]
+
+
+def _licence(folder: Path) -> str:
     for name in LICENCES:
         if (folder / name).is_file():
-            lines = (line.strip(" #\t") for line in (folder / name).read_text(errors="replace").splitlines())
-            return next((line for line in lines if line), name)[:200]
+            lines = (_printable(line).strip(" #") for line in (folder / name).read_text(errors="replace").splitlines())
+            return next((line for line in lines if line), name)
     card = _front_matter(folder / "README.md")
     name = next((card[key] for key in ("license_name", "license") if card.get(key, "other") != "other"), None)
     link = card.get("license_link", "")
-    return UNSAID if name is None else (f"{name} ({link})" if link.startswith("https://") else name)[:200]
+    return UNSAID if name is None else (f"{name} ({link})" if link.startswith("https://") else name)
+
+
+def _printable(text: str) -> str:
+    return "".join(character for character in text if character.isprintable())
 
 
 def _front_matter(card: Path) -> dict[str, str]:
@@ -237,16 +255,3 @@ def _front_matter(card: Path) -> dict[str, str]:
         key, _, value = line.partition(":")
         fields |= {key.strip(): text} if (text := value.strip().strip("'\"")) else {}
     return fields
-
-
-def read_json(file: Path) -> Config:
-    """Raises CheckpointError when it is missing or not a JSON object."""
-    try:
-        read = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file} is missing; fetch it") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} is damaged ({error}); fetch it again") from error
-    if not isinstance(read, dict):
-        raise CheckpointError(f"{file} is damaged (it is no JSON object); fetch it again")
-    return read

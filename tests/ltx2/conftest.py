@@ -1,6 +1,7 @@
 """version -> its tiny checkpoint folder, written once a session and only if asked for"""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -48,6 +49,12 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> FolderOf:
         return made
 
     return folder
+
+
+@pytest.fixture
+def copy_of(folder_of: FolderOf, tmp_path: Path) -> FolderOf:
+    """A folder to do harm to."""
+    return lambda version: shutil.copytree(folder_of(version), tmp_path / version)
 
 
 @pytest.fixture(scope="session")

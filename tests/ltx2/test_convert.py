@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -181,6 +182,33 @@ def test_a_folder_that_is_there_stays_as_it_is(single: SourceOf, base: Path, tmp
     said = refused(run(single(), tmp_path / "made", "--from", base), code=2)
     assert said == f"{tmp_path / 'made'} is there already and stays as it is; name a folder that is not"
     assert left(tmp_path / "made") == ["mine.txt"]
+
+
+def test_a_link_that_leads_nowhere_is_there_already(single: SourceOf, base: Path, tmp_path: Path):
+    (tmp_path / "made").symlink_to(tmp_path / "gone")
+    said = refused(run(single(), tmp_path / "made", "--from", base), code=2)
+    assert said == f"{tmp_path / 'made'} is there already and stays as it is; name a folder that is not"
+    assert (tmp_path / "made").is_symlink()
+
+
+@pytest.mark.parametrize("place", ["made", "text_encoder/made", "vae/../vocoder/made"])
+def test_a_folder_inside_of_the_one_that_it_is_made_from_is_refused(place: str, single: SourceOf, base: Path):
+    said = refused(run(single(), base / place, "--from", base), code=2)
+    assert said == f"{base / place} is inside of {base}, which it is made from; name a folder outside of it"
+
+
+def test_what_is_copied_from_where_nobody_may_write_can_be_written_to(single: SourceOf, base: Path, tmp_path: Path):
+    (base / "loras/more").mkdir(parents=True)
+    paths = sorted(base.rglob("*"))
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        assert run(single(), tmp_path / "made", "--from", base).exit_code == 0
+    finally:
+        for path in paths:
+            path.chmod(0o755)
+    assert {path.name for path in (tmp_path / "made").rglob("*") if not path.stat().st_mode & stat.S_IWUSR} == set()
+    assert (tmp_path / "made/loras/more").is_dir()
 
 
 @pytest.mark.parametrize("version", ["2.3", "2.5"])

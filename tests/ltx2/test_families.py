@@ -89,6 +89,8 @@ def test_the_skipped_block_of_a_real_transformer_is_28(version: str, folder_of: 
     folder = shutil.copytree(folder_of(version), tmp_path / version)
     for config in folder.glob("transformer*/config.json"):
         config.write_text(config.read_text().replace('"num_layers": 2', '"num_layers": 48'))
+        weights = config.with_name("diffusion_pytorch_model.safetensors")
+        save_file(load_file(weights) | {"transformer_blocks.47.scale_shift_table": torch.zeros(1)}, weights)
     family = family_of(folder, variant="dev")
     assert family.attention_blocks == 48 and family.sampling.guidance.stg_blocks == (28,)
 
@@ -135,6 +137,9 @@ def test_guided_drafts_are_shifted_the_same_whatever_their_size_and_end_at_a_ten
         ({"README.md": "# A card\nlicense: mit\n"}, UNSAID),
         ({"README.md": ""}, UNSAID),
         ({"LICENSE": "x" * 5000}, "x" * 200),
+        ({"LICENSE": "\x1b[31mred\x07 terms\n"}, "[31mred terms"),
+        ({"README.md": "---\nlicense: mit\x1b]0;title\x07\n---\n"}, "mit]0;title"),
+        ({"LICENSE": "\x07\nterms of use\n"}, "terms of use"),
     ],
 )
 def test_the_licence_is_what_the_folder_says(files: dict[str, str], licence: str, tmp_path: Path):

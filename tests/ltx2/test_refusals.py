@@ -55,12 +55,12 @@ def header(content: bytes) -> int:
 
 
 def told(name: str, **fields: Any) -> Harm:
-    """A JSON file that says this and that otherwise; `text_config` keeps what else it says."""
+    """A JSON file that says this and that otherwise; an object keeps what else it says."""
 
     def harm(folder: Path) -> None:
         said = json.loads((folder / name).read_text())
         for key, value in fields.items():
-            said[key] = said[key] | value if isinstance(value, dict) else value
+            said[key] = said.get(key, {}) | value if isinstance(value, dict) else value
         (folder / name).write_text(json.dumps(said))
 
     return harm
@@ -88,7 +88,7 @@ def in_parts(*, lost: str | None = None, misplaced: bool = False, index: bool = 
         if misplaced:
             of["proj_in.weight"] = next(file for file in files if file != of["proj_in.weight"])
         if index:
-            (place / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": of}))
+            (place / f"{WEIGHTS}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": of}))
         if lost is not None:
             (place / lost).unlink()
 
@@ -149,7 +149,7 @@ HARMS: dict[str, tuple[Harm, str]] = {
     ),
     "no index of the parts": (
         in_parts(index=False),
-        "{at}/transformer has .*-00001-of-00002.safetensors, but no index of parts (*.safetensors.index.json); fetch that as well",
+        f"{{at}}/transformer has .*-00001-of-00002.safetensors, but neither {WEIGHTS} nor its index of parts, {WEIGHTS}.index.json",
     ),
     "an index without a map": (
         holding(f"vae/{WEIGHTS}.index.json", "{}"),
@@ -218,12 +218,6 @@ STRANGERS = [
     ("2.5", "text_encoder", "2.3", "2.0 or 2.3"),
     ("2.5", "transformer_full", "2.3", "2.3"),
 ]
-
-
-@pytest.fixture
-def copy_of(folder_of: FolderOf, tmp_path: Path) -> FolderOf:
-    """A folder to do harm to."""
-    return lambda version: shutil.copytree(folder_of(version), tmp_path / version)
 
 
 def refusal(folder: Path, **options: Any) -> str:
