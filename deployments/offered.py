@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from aiprod_components.errors import AiprodError
+from aiprod_components.errors import AiprodError, CheckpointError
 from aiprod_components.families.base import Family
 from deployments.settings import ApiArgs, FamilyArgs
 
@@ -37,6 +37,12 @@ def make_offer(args: ApiArgs) -> Offer:
         except AiprodError as error:
             log.error("model %s cannot be served: %s", family.name, error.message)
             errors[family.name] = error
+        except Exception as error:  # whatever one folder brings about, the others are served
+            log.exception("model %s cannot be served", family.name)
+            why = f"{type(error).__name__}: {error}"
+            errors[family.name] = CheckpointError(
+                f"model {family.name} cannot be made ({why}); see the server's log, and mend its args or folder"
+            )
     if not families:
         raise next(iter(errors.values()))
     faults = {family.name: told(errors[family.name].message, family) for family in args.families if family.name in errors}
@@ -44,7 +50,14 @@ def make_offer(args: ApiArgs) -> Offer:
 
 
 def told(fault: str, family: FamilyArgs) -> str:
-    """As clients are told it: they need not know where on the server the folder is."""
-    if family.weights is None:
-        return fault
-    return fault.replace(family.weights.rstrip("/"), Path(family.weights).name)
+    """As clients are told it: they need not know where on the server the folders are."""
+    names = {
+        spelling: Path(folder).name
+        for folder in (family.weights, family.loras, family.prompt_enhancer)
+        if folder is not None and Path(folder).name
+        # As it is in the args, as paths are printed, and as libraries have it.
+        for spelling in (folder.rstrip("/"), str(Path(folder)), str(Path(folder).absolute()))
+    }
+    for spelling in sorted(names, key=len, reverse=True):
+        fault = fault.replace(spelling, names[spelling])
+    return fault

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from aiprod_components.errors import CheckpointError, UnavailableError, UnknownModelError
-from aiprod_components.families import make_family
+from aiprod_components.families import FAMILIES, make_family
+from aiprod_components.families.base import Family
 from deployments.api.body import Body
 from deployments.api.catalogue import list_models
 from deployments.api.wire import Wire
 from deployments.jobs.records import COMPLETED
-from deployments.offered import make_offer
-from deployments.settings import ApiArgs
+from deployments.offered import make_offer, told
+from deployments.settings import ApiArgs, FamilyArgs
 from tests.deployments.stages_here import Stages, ask, ended, working
 
 
@@ -41,6 +42,35 @@ def test_a_damaged_family_is_told_of_without_the_way_to_its_folder(damaged: dict
     offer = make_offer(args_of({"name": "miniature"}, damaged, data=tmp_path))
     assert offer.names == ("miniature", "ltx2") and set(offer.families) == {"miniature"}
     assert offer.faults["ltx2"].startswith("LTX-2.3 has no model_index.json") and "name the folder that holds it" in offer.faults["ltx2"]
+
+
+@pytest.mark.parametrize("spelling", ["{at}", "{at}/", "{at}//", "{up}//./LTX-2.3", "./LTX-2.3"])
+def test_however_the_way_is_written_it_is_not_told(spelling: str, damaged: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = Path(damaged["weights"])
+    monkeypatch.chdir(folder.parent)
+    args = damaged | {"weights": spelling.format(at=folder, up=folder.parent)}
+    assert make_offer(args_of({"name": "miniature"}, args, data=tmp_path)).faults["ltx2"].startswith("LTX-2.3 has no model_index.json")
+
+
+def test_the_ways_to_its_other_folders_are_not_told_either() -> None:
+    family = FamilyArgs(name="ltx2", weights="/", loras="/secret/loras//", prompt_enhancer="/secret/gemma")
+    assert told("/secret/loras/a.safetensors and /secret/gemma/config.json", family) == "loras/a.safetensors and gemma/config.json"
+
+
+def test_whatever_a_folder_brings_about_takes_down_nobody_else(
+    damaged: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(**_options: Any) -> Family:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setitem(FAMILIES, "ltx2", break_down)
+    offer = make_offer(args_of({"name": "miniature"}, damaged, data=tmp_path))
+    assert set(offer.families) == {"miniature"}
+    assert offer.faults["ltx2"] == (
+        "model ltx2 cannot be made (ZeroDivisionError: division by zero); see the server's log, and mend its args or folder"
+    )
+    with pytest.raises(CheckpointError, match="cannot be made"):
+        make_offer(args_of(damaged, data=tmp_path))
 
 
 def test_models_lists_it_apart_with_the_reason(damaged: dict[str, Any], tmp_path: Path) -> None:
