@@ -51,7 +51,8 @@ class LatentGrid:
         return frames * height * width
 
     def audio_tokens_of(self, video: VideoShape) -> int:
-        return round(video.num_frames / video.frame_rate * self.audio_rate)
+        """However short the video is, there is something to be heard of it, where there is sound."""
+        return max(round(video.num_frames / video.frame_rate * self.audio_rate), 1) if self.audio_rate else 0
 
     def audio_latent(self, frame: int, *, frame_rate: float) -> int:
         """The audio latent that begins where video frame `frame` does, or nearest to that."""

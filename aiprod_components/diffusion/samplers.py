@@ -172,6 +172,7 @@ SAMPLERS: dict[str, Sampler] = {
     "res_2s": res_2s,
     "gradient_estimation": gradient_estimation,
 }
+DRAWING = frozenset({"euler_ancestral"})  # those that draw fresh noise; each asks once, where it stands
 
 
 def _is_last(next_sigma: Float[Tensor, "*levels"]) -> bool:

@@ -43,7 +43,8 @@ class LTX2AudioEncoder:
 
     def _encode(self, call: EncodeSound, progress: Progress) -> Float[Tensor, "1 A L F"]:
         frames = self._frames_of(call.video)
-        samples = self._read(call, rate=self._rate, start=call.start, seconds=frames * self._hop / self._rate, progress=progress)
+        length = max(frames * self._hop, WINDOW // 2 + 1)  # less cannot be mirrored
+        samples = self._read(call, rate=self._rate, start=call.start, seconds=length / self._rate, progress=progress)
         spectrogram = log_mel(samples.to(self._device), hop=self._hop, filters=self._filters)[:, :frames]
         return self._vae.encode(spectrogram[None].to(self._vae.dtype)).latent_dist.mode().float().cpu()
 

@@ -132,7 +132,8 @@ class _JointWalk:
         self._state = state
         self._generator = state.generator
         sampling: Sampling = state.sampling
-        self._walks = [stream.walk(sampling, state.done, generator=self._generator) for stream in (state.pictures, state.sound)]
+        streams = ((state.pictures, state.held), (state.sound, state.held_sound))
+        self._walks = [stream.walk(sampling, state.done, held=held, generator=self._generator) for stream, held in streams]
         self.passes: tuple[Pass, ...] = sampling.passes_at(state.sigma)
         self._queries: list[Query] = [next(walk) for walk in self._walks]
         self._points: list[Point] = []
@@ -157,7 +158,7 @@ class _JointWalk:
                 prompt_embeds=self._state.prompt_embeds,
                 positions=self._state.positions,
                 audio_positions=self._state.audio_positions,
-                skipped_blocks=self._state.sampling.guidance.stg_blocks,
+                skipped_blocks=self._state.sampling.guidance.stg_blocks if kind == "perturbed" else (),
                 computed=self._computed.get(kind),
                 is_sound_alone=self._state.is_sound_alone,
             )

@@ -14,12 +14,20 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from aiprod_components.calls import Denoise, Guide, LoraUse, Refine, Sampling, SoundPin
-from aiprod_components.diffusion.samplers import SAMPLERS, Memory, Step
+from aiprod_components.diffusion.samplers import DRAWING, SAMPLERS, Memory, Query, Step, advance
 from aiprod_components.stages.ltx2.cache import Remembered
 from aiprod_components.stages.ltx2.latents import Normalization, audio_tokens_of, tokens_of
 from aiprod_components.values import AudioLatents, LatentGrid, Latents, PromptEmbeds, VideoShape
 
 AUDIO_CHANNELS, AUDIO_BINS = 8, 16  # of audio latents
+
+
+@dataclass(frozen=True)
+class Held:
+    """How much of each token is held (1: wholly), and what it is held to."""
+
+    strength: Float[Tensor, "1 S 1"]
+    clean: Float[Tensor, "1 S C"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +38,14 @@ class Stream:
     memory: Memory | None = None
     momentum: Float[Tensor, "1 S C"] | None = None
 
-    def walk(self, sampling: Sampling, done: int, *, generator: torch.Generator) -> Step:
+    def walk(self, sampling: Sampling, done: int, *, held: Held | None, generator: torch.Generator) -> Step:
         """The next step, as the questions that its sampler asks."""
         sigma, following = (torch.tensor(level, device=self.x.device) for level in sampling.sigmas[done : done + 2])
+        if held is not None and sampling.sampler in DRAWING:
+            return self._walk_at_own_levels(sampling, sigma, following, free=1 - held.strength, generator=generator)
+        return self._step(sampling, sigma, following, generator=generator)
+
+    def _step(self, sampling: Sampling, sigma: Tensor, following: Tensor, *, generator: torch.Generator) -> Step:
         return SAMPLERS[sampling.sampler](
             self.x,
             sigma=sigma,
@@ -41,13 +54,13 @@ class Stream:
             draw_noise=lambda: _draw(self.x.shape, generator, dtype=self.x.dtype).to(self.x.device),
         )
 
-
-@dataclass(frozen=True)
-class Held:
-    """How much of each token is held (1: wholly), and what it is held to."""
-
-    strength: Float[Tensor, "1 S 1"]
-    clean: Float[Tensor, "1 S C"]
+    def _walk_at_own_levels(
+        self, sampling: Sampling, sigma: Tensor, following: Tensor, *, free: Float[Tensor, "1 S 1"], generator: torch.Generator
+    ) -> Step:
+        """Every token gets fresh noise as its own level has it, so what is wholly held gets none."""
+        velocity = yield Query(self.x, sigma)
+        own = torch.where(free > 0, velocity / free, 0.0)
+        return advance(self._step(sampling, sigma * free, following * free, generator=generator), velocity=lambda x, level: own)
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,9 @@ class JointNetwork:
         """In the order of the rows."""
         found: dict[int, Predicted] = {}
         for kinds in TOGETHER:
-            numbers = [number for kind in kinds for number, row in enumerate(rows) if row.kind == kind]
-            if numbers:
+            asked = [number for kind in kinds for number, row in enumerate(rows) if row.kind == kind]
+            for blocks in dict.fromkeys(rows[number].skipped_blocks for number in asked):  # which are those of a whole batch
+                numbers = [number for number in asked if rows[number].skipped_blocks == blocks]
                 found |= zip(numbers, self._forward([rows[number] for number in numbers], video=video), strict=True)
         return [found[number] for number in range(len(rows))]
 
@@ -113,7 +114,7 @@ class JointNetwork:
             video_coords=torch.cat([row.positions for row in rows]),
             audio_coords=torch.cat([row.audio_positions for row in rows]),
             isolate_modalities=kind == "isolated" or rows[0].is_sound_alone,
-            spatio_temporal_guidance_blocks=list(rows[0].skipped_blocks) if kind == "perturbed" else None,
+            spatio_temporal_guidance_blocks=list(rows[0].skipped_blocks) or None,
             use_cross_timestep=self._family.version.cross_timestep,
             return_dict=False,
         )

@@ -38,10 +38,12 @@ class LTX2VAEEncoder:
         return Latents(self._normalization.done(latents.float()).cpu())
 
     def _picture(self, call: EncodePicture) -> Float[Tensor, "1 3 1 H W"]:
-        """Compressed as the pictures were that the network was trained with, then resized."""
+        """Compressed as the pictures were that the network was trained with, then resized. A video has no side of one pixel."""
         from diffusers.pipelines.ltx2.utils import apply_image_conditioning_crf
 
-        pixels = apply_image_conditioning_crf(read_whole_picture(call.picture), self._family.version.picture_crf)
+        pixels = read_whole_picture(call.picture)
+        if min(pixels.shape[:2]) > 1:
+            pixels = apply_image_conditioning_crf(pixels, self._family.version.picture_crf)
         if call.antialias:
             return _unit(torch.from_numpy(resized_picture(pixels, height=call.height, width=call.width))[None, None])
         return _covering(pixels, height=call.height, width=call.width)
