@@ -62,6 +62,11 @@ class Guidance:
     interval: tuple[float, float] = (0.0, 1.0)
     modality_scale: float = 1.0
 
+    @property
+    def is_none(self) -> bool:
+        """Whether the prediction with the prompt stands alone at every noise level."""
+        return self.scale == self.modality_scale == 1.0 and self.stg_scale == 0.0
+
     def passes_at(self, sigma: float) -> tuple[Pass, ...]:
         """The predictions that a step from noise level `sigma` needs."""
         guided = self.interval[0] <= sigma <= self.interval[1]

@@ -56,21 +56,31 @@ class Limits:
 
 @dataclass(frozen=True)
 class Chaining:
-    """How longer videos are made: in chunks of `window` frames, each beginning with the last `overlap` latent frames of the one before."""
+    """How longer videos are made: in chunks of `window` frames, each beginning with the last `overlap` latent frames of the one before.
+
+    A chunk lasts `seconds` at most.
+    """
 
     window: int
     overlap: int
+    seconds: float = 3600.0
 
-    def spans(self, num_frames: int, grid: LatentGrid, *, extends: tuple[int, ...] = ()) -> list[tuple[int, int]]:
+    def window_at(self, frame_rate: float, grid: LatentGrid) -> int:
+        """Frames of a chunk. At a few a second those of `overlap` alone may last as long: something must be new in every chunk."""
+        lasting = int(self.seconds * frame_rate + 1e-6)
+        least = grid.frames_in(self.overlap + 1)
+        return max(min(self.window, grid.frames_in((lasting - 1) // grid.time + 1)), least)
+
+    def spans(self, num_frames: int, grid: LatentGrid, *, frame_rate: float, extends: tuple[int, ...] = ()) -> list[tuple[int, int]]:
         """The first frame of every chunk, and the first behind it; there are as few as cover the video.
 
         `extends` are the lengths of the videos that this one carries on, the shortest first: their chunks are as they were.
         """
-        overlap, begin = grid.frames_in(self.overlap), 0
+        window, overlap, begin = self.window_at(frame_rate, grid), grid.frames_in(self.overlap), 0
         spans: list[tuple[int, int]] = []
         for end in (*extends, num_frames):
-            starts = range(begin, max(end - overlap, 1), self.window - overlap)
-            spans += [(start, min(start + self.window, end)) for start in starts]
+            starts = range(begin, max(end - overlap, 1), window - overlap)
+            spans += [(start, min(start + window, end)) for start in starts]
             begin = end - overlap
         return spans
 

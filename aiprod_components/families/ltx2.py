@@ -175,7 +175,7 @@ def _family_of(folder: Path, version: Version, variant: str, *, blocks: int, fit
         licence=UNSAID,
         grid=LatentGrid(time=8, space=32, channels=128, audio_rate=AUDIO_RATE),
         limits=Limits(
-            max_frames=1201, min_side=64, max_side=3840, max_pixels=3840 * 2176, max_steps=100, max_prompt_bytes=4000, max_seconds=20.1
+            max_frames=3601, min_side=64, max_side=3840, max_pixels=3840 * 2176, max_steps=100, max_prompt_bytes=4000, max_seconds=60.1
         ),
         sampling=SamplingDefaults(
             num_inference_steps=version.num_inference_steps,
@@ -187,7 +187,7 @@ def _family_of(folder: Path, version: Version, variant: str, *, blocks: int, fit
             scheduler="stretched_flow",
             draft_shift=DRAFT_SHIFT,
         ),
-        chaining=Chaining(window=1201, overlap=3),
+        chaining=Chaining(window=1201, overlap=3, seconds=20.1),
         attention_blocks=blocks,
         video=VideoShape(num_frames=121, height=512, width=768, frame_rate=24.0),
         components={},

@@ -100,7 +100,7 @@ def parse_request(record: dict[str, Any], *, family: Family) -> VideoRequest:
     if family.is_distilled and "sigmas" in known and not record.keys() & {"num_inference_steps", "scheduler"}:
         defaults["sigmas"] = family.sampling.distilled_sigmas
     try:
-        return PIPELINES[name].model_validate({**defaults, **record, "pipeline": name})
+        return PIPELINES[name].model_validate({**defaults, **record, "pipeline": name}).yielding(record.keys())
     except ValidationError as error:
         raise explain(error, known=list(known)) from error
 

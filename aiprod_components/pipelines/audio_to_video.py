@@ -10,7 +10,7 @@ from aiprod_components.calls import EncodeSound, ReadSound, SoundPin
 from aiprod_components.errors import InvalidMediaError
 from aiprod_components.families.base import Family
 from aiprod_components.media.sounds import probe_sound
-from aiprod_components.pipelines.base import GuidedRequest
+from aiprod_components.pipelines.base import GuidedRequest, rate_said
 from aiprod_components.pipelines.chunks import Chunk, Given, Place, Recorder, SoundGiver, Stage1, first_frame
 from aiprod_components.pipelines.fields import UPSCALE, UPSCALES, GivenSound, Upscale
 from aiprod_components.plan import PlanBuilder, Ref
@@ -27,15 +27,14 @@ class AudioToVideo(GuidedRequest, frozen=True):
 
     @classmethod
     def usual(cls, record: Mapping[str, Any], family: Family) -> dict[str, Any]:
-        """As long as the sound, or as the family makes one."""
+        """As long as the sound, or as the family makes one; a sound that is too short for a video is refused, not made a still."""
         try:
             seconds = probe_sound(GivenSound.model_validate(record["sound"]).sound)
         except (KeyError, ValidationError):
             return {}
-        given = record.get("frame_rate")
-        rate = given if isinstance(given, int | float) and given > 0 else family.video.frame_rate
+        rate = rate_said(record, otherwise=family.video.frame_rate)
         frames = int(min(seconds, family.limits.max_seconds, family.limits.max_frames / rate) * rate + 1e-6)
-        return {"num_frames": family.grid.frames_in(max(frames - 1, 0) // family.grid.time + 1)}
+        return {"num_frames": family.grid.frames_in(max((frames - 1) // family.grid.time, 1) + 1)}
 
     @property
     def space_multiple(self) -> int:
@@ -51,9 +50,10 @@ class AudioToVideo(GuidedRequest, frozen=True):
         seconds = probe_sound(self.sound.sound)
         most = int(seconds * self.frame_rate + 1e-6) + 1
         if self.taken > most:
+            fitting = family.grid.frames_in((most - 1) // family.grid.time + 1)
             raise InvalidMediaError(
                 f"sound must last {self.taken / self.frame_rate:.2f} s for num_frames {self.taken} at frame_rate {self.frame_rate:g}, "
-                f"got {seconds:.2f} s; ask for num_frames at most {most}, or send a longer sound",
+                f"got {seconds:.2f} s; ask for num_frames at most {fitting}, or send a longer sound",
                 field="sound",
             )
 

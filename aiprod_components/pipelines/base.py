@@ -2,18 +2,27 @@
 
 import random
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from aiprod_components.calls import EncodePrompt, EnhancePrompt, Guidance, LoraUse, Projection, Sampling
 from aiprod_components.diffusion.samplers import SAMPLERS
 from aiprod_components.diffusion.schedulers import SCHEDULERS, explicit
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.families.base import Family
-from aiprod_components.pipelines.fields import AudioGuidance, FirstFrame, LoraChoice, OneOf, ProjectedGuidance, Prompt, SkipGuidance
+from aiprod_components.pipelines.fields import (
+    AudioGuidance,
+    FirstFrame,
+    FrameRate,
+    LoraChoice,
+    OneOf,
+    ProjectedGuidance,
+    Prompt,
+    SkipGuidance,
+)
 from aiprod_components.plan import Input, Plan, PlanBuilder, Ref
 from aiprod_components.values import PromptEmbeds, VideoShape
 
@@ -38,7 +47,7 @@ class VideoRequest(BaseModel, frozen=True):
     num_frames: int = Field(description="Frames of the video: 1 + a multiple of the family's time compression. One is a still.")
     height: int = Field(description="Pixels.")
     width: int = Field(description="Pixels.")
-    frame_rate: float = Field(ge=1, le=120, allow_inf_nan=False, description="Frames per second.")
+    frame_rate: FrameRate = Field(description="Frames per second.")
     seed: int = Field(default_factory=lambda: random.getrandbits(32), ge=0, le=MAX_SEED, description="The same seed gives the same frames.")
     image: FirstFrame | None = Field(default=None, description="A picture that the video begins with.")
     loras: tuple[LoraChoice, ...] = Field(default=(), max_length=MOST_LORAS, description="LoRAs of the family, and their scales.")
@@ -79,6 +88,10 @@ class VideoRequest(BaseModel, frozen=True):
     def usual(cls, record: Mapping[str, Any], family: Family) -> dict[str, Any]:
         """Defaults that depend on what was said, in place of the family's."""
         return {}
+
+    def yielding(self, said: Collection[str]) -> Self:
+        """Without those of the family's defaults that have no effect beside the fields that were `said`."""
+        return self
 
     @classmethod
     def check_family(cls, family: Family) -> None:
@@ -159,7 +172,7 @@ class VideoRequest(BaseModel, frozen=True):
 
     def spans(self, family: Family) -> list[tuple[int, int]]:
         """The first frame of every chunk, and the first behind it."""
-        return family.chaining.spans(self.num_frames, family.grid, extends=self.extends)
+        return family.chaining.spans(self.num_frames, family.grid, frame_rate=self.frame_rate, extends=self.extends)
 
     def told(self, family: Family) -> list[str]:
         """What each chunk shows: `prompt`, then `next_prompts` in turn, the last of them to the end."""
@@ -228,6 +241,14 @@ class GuidedRequest(VideoRequest, frozen=True):
         default=None, description="The noise levels themselves, falling from 1 to 0, in place of scheduler and num_inference_steps."
     )
 
+    def yielding(self, said: Collection[str]) -> Self:
+        fields: dict[str, Any] = {}
+        if self.skip_guidance is None and "audio_guidance" not in said:
+            fields["audio_guidance"] = self.audio_guidance.model_copy(update={"skip_scale": 0.0})
+        if self.guidance.is_none and "guidance_rescale" not in said:
+            fields["guidance_rescale"] = 0.0
+        return self.model_copy(update=fields)
+
     def check(self, family: Family) -> None:
         super().check(family)
         check_text(self.negative_prompt, family=family, field="negative_prompt")
@@ -261,11 +282,11 @@ class GuidedRequest(VideoRequest, frozen=True):
         """Raises InvalidRequestError for what has no effect without guidance, rather than making a video as if it had not been said."""
         unguided = {
             "negative_prompt": bool(self.negative_prompt) and self.negative is None,
-            "projected_guidance": self.projected_guidance is not None,
+            "projected_guidance": self.projected_guidance is not None and self.guidance_scale == 1,
+            "guidance_rescale": self.guidance_rescale > 0 and self.guidance.is_none,
+            "guidance_interval": self.guidance_interval != (0.0, 1.0) and self.guidance.is_none and self._audio_guidance.is_none,
         }
-        if self.skip_guidance is None:
-            unguided |= {"guidance_rescale": self.guidance_rescale > 0, "guidance_interval": self.guidance_interval != (0.0, 1.0)}
-        if self.guidance_scale == 1 and (field := next((field for field, used in unguided.items() if used), None)):
+        if field := next((field for field, is_idle in unguided.items() if is_idle), None):
             raise InvalidRequestError(f"{field} needs guidance, and guidance_scale is 1; raise it or leave {field} out", field=field)
 
     def _check_sound(self, family: Family) -> None:
@@ -318,6 +339,14 @@ class GuidedRequest(VideoRequest, frozen=True):
     @property
     def negative(self) -> str | None:
         return None if self.guidance_scale == self.audio_guidance.scale == 1.0 else self.negative_prompt
+
+
+def rate_said(record: Mapping[str, Any], *, otherwise: float) -> float:
+    """The frame rate that was asked for. One that is none is refused by its own name, later."""
+    try:
+        return TypeAdapter(FrameRate).validate_python(record["frame_rate"])
+    except (KeyError, ValidationError):
+        return otherwise
 
 
 def check_text(text: str, *, family: Family, field: str) -> None:

@@ -64,6 +64,7 @@ PictureField = Annotated[Picture, BeforeValidator(_as(Picture, "a picture: PNG, 
 FootageField = Annotated[Footage, BeforeValidator(_as(Footage, "a video: mp4, mov or webm bytes")), WithJsonSchema(FOOTAGE_SCHEMA)]
 SoundField = Annotated[Sound, BeforeValidator(_as(Sound, "a sound: wav, mp3, aac, flac, mp4 or webm bytes")), WithJsonSchema(SOUND_SCHEMA)]
 Prompt = Annotated[str, Field(min_length=1), AfterValidator(_saying_something)]
+FrameRate = Annotated[float, Field(ge=1, le=120, allow_inf_nan=False)]
 Strength = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 

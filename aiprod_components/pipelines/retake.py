@@ -11,7 +11,7 @@ from aiprod_components.calls import EncodeFootage, EncodeSound, Pin, ReadSound, 
 from aiprod_components.errors import InvalidMediaError, InvalidRequestError
 from aiprod_components.families.base import Family
 from aiprod_components.media.footage import check_aspect, check_length, probe_footage
-from aiprod_components.pipelines.base import GuidedRequest
+from aiprod_components.pipelines.base import GuidedRequest, rate_said
 from aiprod_components.pipelines.chunks import Chunk, Given, Place, Recorder, SoundGiver, Stage1, first_frame
 from aiprod_components.pipelines.fields import Reference
 from aiprod_components.plan import PlanBuilder
@@ -34,8 +34,7 @@ class Retake(GuidedRequest, frozen=True):
             shape = probe_footage(Reference.model_validate(record["reference_video"]).footage)
         except (KeyError, ValidationError):
             return {}
-        given = record.get("frame_rate")
-        rate = given if isinstance(given, int | float) and given > 0 else min(max(shape.frame_rate, 1.0), 120.0)
+        rate = rate_said(record, otherwise=min(max(shape.frame_rate, 1.0), 120.0))
         frames = min(int(shape.seconds * rate + 1e-6), family.limits.max_frames)
         return {
             "frame_rate": rate,

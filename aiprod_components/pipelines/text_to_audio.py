@@ -10,7 +10,7 @@ from aiprod_components.calls import DecodeSound, DenoiseSound, Guidance
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.families.base import Family
 from aiprod_components.pipelines.base import GuidedRequest
-from aiprod_components.pipelines.fields import OneOf, Prompt
+from aiprod_components.pipelines.fields import FrameRate, OneOf, Prompt
 from aiprod_components.plan import PlanBuilder
 
 SOUND_CONTAINERS = ("m4a", "wav")
@@ -27,7 +27,7 @@ class TextToAudio(GuidedRequest, frozen=True):
     pipeline: Literal["text_to_audio"] = "text_to_audio"
     prompt: Prompt = Field(description="What is heard, in any language.")
     num_frames: int = Field(description="How long the sound is, in frames: as a video of so many, but here any number will do.")
-    frame_rate: float = Field(ge=1, le=120, allow_inf_nan=False, description="Frames per second: the sound's length is counted in them.")
+    frame_rate: FrameRate = Field(description="Frames per second: the sound's length is counted in them.")
     height: int = 0
     width: int = 0
     output_format: Annotated[str, OneOf(SOUND_CONTAINERS)] = Field(default="m4a", description="m4a (AAC), or wav (16 bits a sample).")
@@ -54,10 +54,12 @@ class TextToAudio(GuidedRequest, frozen=True):
 
     def check_shape(self, family: Family) -> None:
         family.limits.check_length(self.video)
-        if not family.grid.audio_tokens_of(self.video):
+        seconds, least, most = self.num_frames / self.frame_rate, 1 / family.grid.audio_rate, family.chaining.seconds
+        if not least <= seconds <= most:
+            more = "more" if seconds < least else "fewer"
             raise InvalidRequestError(
-                f"num_frames must last {1 / family.grid.audio_rate:g} s at least, got {self.num_frames} at frame_rate {self.frame_rate:g}; "
-                "ask for more frames",
+                f"num_frames must last {least:g} s at least and {most:g} s at most, got {self.num_frames} at frame_rate "
+                f"{self.frame_rate:g}; ask for {more} frames",
                 field="num_frames",
             )
 

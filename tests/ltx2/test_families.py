@@ -196,7 +196,7 @@ def test_a_fingerprint_changes_with_variant_precision_watermark_configs_and_lora
             "height must be a multiple of 32 for this pipeline, got 100; nearest is 96",
             "height",
         ),
-        ({"num_frames": 505}, f"num_frames must be at most 20.1 seconds' worth, got 21.0 s {AT_24}", "num_frames"),
+        ({"num_frames": 1449}, f"num_frames must be at most 60.1 seconds' worth, got 60.4 s {AT_24}", "num_frames"),
         ({"width": 4096}, "width must be 64 to 3840, got 4096", "width"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
