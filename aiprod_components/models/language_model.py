@@ -89,8 +89,9 @@ def load_language_model(folder: Path) -> LanguageModel:
     if not folder.is_dir():
         raise _no_model(folder, "there is no such folder")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype="auto", output_loading_info=True)
+        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **local, use_safetensors=True, dtype="auto", output_loading_info=True)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError, SafetensorError) as error:
         raise _no_model(folder, str(error).partition("\n")[0]) from error
     network, report = loaded

@@ -83,7 +83,7 @@ class FolderTokenizer:
     def __init__(self, folder: str, max_tokens: int) -> None:
         from transformers import AutoTokenizer  # slow to import, and only this tokenizer needs it
 
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True)
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True, trust_remote_code=False)
         self.max_tokens = max_tokens
 
     def __call__(self, prompts: list[str]) -> Tokens:

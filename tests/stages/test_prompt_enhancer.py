@@ -323,3 +323,14 @@ def test_a_folder_that_is_no_language_model_is_named_with_the_remedy(kind: str, 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"absent is no causal language model .*there is no such folder"):
         PromptEnhancing(family_with(tmp_path / "absent"), device=CPU)
+
+
+def test_a_folder_s_own_code_is_not_run_whatever_is_answered(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # what transformers asks on a terminal
+    shutil.copytree(folder, asking := tmp_path / "asking")
+    (asking / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    config = json.loads((asking / "config.json").read_text())
+    (asking / "config.json").write_text(json.dumps({**config, "model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}))
+    with pytest.raises(CheckpointError, match="is no causal language model"):
+        load_language_model(asking)
+    assert not (tmp_path / "ran").exists()
