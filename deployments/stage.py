@@ -5,6 +5,7 @@ The event loop only waits, so health checks and cancellations are answered while
 
 import asyncio
 import contextvars
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ import torch
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from aiprod_components.errors import UnavailableError, WeightsChangedError
+from aiprod_components.errors import CancelledError, UnavailableError, WeightsChangedError
 from aiprod_components.local import best_device
 from aiprod_components.plan import fill
 from aiprod_components.stages import make_stage
@@ -37,6 +38,8 @@ from deployments.telemetry.jobs import claim_fields
 from deployments.telemetry.logs import saying
 from deployments.telemetry.names import FETCH, PUBLISH, RUN
 from deployments.telemetry.steps import StepSpans
+
+log = logging.getLogger("ray.serve")
 
 
 class StageReplica:
@@ -76,7 +79,12 @@ class StageReplica:
         whose = (None, "") if job is None else (job.traceparent, job.claim.id)
         with StepSpans(*whose, step=order.step, stage=self._name, replica=self._replica) as spans:
             spans.marks = progress.marks
-            return self._work(order, inputs, progress, reporter, spans)
+            try:
+                return self._work(order, inputs, progress, reporter, spans)
+            except Exception as error:
+                if not isinstance(error, CancelledError):  # by its kind alone: what it says may quote the request
+                    log.warning("step %s ended with %s", order.step, type(error).__name__)
+                raise
 
     def _work(
         self,

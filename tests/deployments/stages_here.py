@@ -36,6 +36,7 @@ class Stages:
         self.shelf = Shelf()
         self.dispatcher: Dispatcher | None = None
         self.late_by = 0.0  # seconds that the message of a step's end takes
+        self.queued_seconds = 0.0  # that a step waited, as its receipt says
         self._later: list[asyncio.Future[None]] = []
         self.failures: list[Exception] = []  # of the question for the fingerprint, one each time
 
@@ -60,7 +61,7 @@ class Stages:
     async def _end(self, stage: str, order: Order) -> Sealed:
         job = order.job
         assert job is not None
-        receipt, value, published = Receipt(order.step, stage, "here", 0.0, 0.1), "a text", None
+        receipt, value, published = Receipt(order.step, stage, "here", self.queued_seconds, 0.1), "a text", None
         if job.publish is not None:
             store = self.shelf.store(job.artifacts)
             for name in FILES:
@@ -138,12 +139,12 @@ async def working(args: ApiArgs, stages: Stages, monkeypatch: pytest.MonkeyPatch
         await dispatcher.__del__()
 
 
-def ask(dispatcher: Dispatcher, number: int, *, traceparent: str | None = None, **fields: Any) -> str:
+def ask(dispatcher: Dispatcher, number: int, *, traceparent: str | None = None, webhook_url: str | None = None, **fields: Any) -> str:
     """A job's id, once it waits."""
     record, _ = dump_request(parse_request({**RECORD, **fields}, family=FAMILY))
     video_id = f"video_{number:032x}"
-    job = NewJob(video_id, "a", "miniature", "ti2vid_two_stages", record, {}, 1.0, 0, traceparent=traceparent)
-    dispatcher._storage.jobs.create(job)
+    known: dict[str, Any] = {"traceparent": traceparent, "webhook_url": webhook_url}
+    dispatcher._storage.jobs.create(NewJob(video_id, "a", "miniature", "ti2vid_two_stages", record, {}, 1.0, 0, **known))
     return video_id
 
 

@@ -28,6 +28,12 @@ METADATA = {
     "properties": {"name": {"type": "string"}, "namespace": {"type": "string"}, "labels": TEXTS, "annotations": TEXTS},
 }
 DURATION = {"type": "string", "pattern": r"^(\d+h)?(\d+m)?(\d+s)?$"}
+AUTHORIZATION = {
+    "type": "object",
+    "required": ["credentials"],
+    "additionalProperties": False,
+    "properties": {"type": {"const": "Bearer"}, "credentials": {"type": "object", "required": ["name", "key"]}},
+}
 POD_MONITOR = {
     "type": "object",
     "required": ["apiVersion", "kind", "metadata", "spec"],
@@ -60,6 +66,7 @@ POD_MONITOR = {
                             "path": {"type": "string", "pattern": "^/"},
                             "interval": DURATION,
                             "scrapeTimeout": DURATION,
+                            "authorization": AUTHORIZATION,
                         },
                     },
                 },
@@ -78,7 +85,7 @@ WORDS: dict[str, set[str]] = {
     "policyTypes": {"Ingress", "Egress"},
     "accessModes": {"ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"},
     "drop": {"ALL"},
-    "type": {"RuntimeDefault", "NewCluster", "Recreate"},
+    "type": {"RuntimeDefault", "NewCluster", "Recreate", "Bearer"},
     "appProtocol": {"http", "kubernetes.io/h2c"},
     "pod-security.kubernetes.io/enforce": {"privileged", "baseline", "restricted"},
     "pod-security.kubernetes.io/warn": {"privileged", "baseline", "restricted"},
