@@ -174,9 +174,7 @@ def misfit(lora_shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, tup
     """Why deltas of these shapes do not belong to a network with these weights; None when they do."""
     for module, shape in lora_shapes.items():
         if module not in weights:
-            return (
-                f"it changes {module}, which this network has not; save it with the network's own names, like {max(weights)}"
-            )
+            return f"it changes {module}, which this network has not; save it with the network's own names, like {max(weights)}"
         if shape != weights[module]:
             return f"its {module} is {'x'.join(map(str, shape))}, the network's {'x'.join(map(str, weights[module]))}"
     return None
