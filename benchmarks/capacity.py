@@ -145,8 +145,7 @@ def validate(*, seconds: float | None, repeats: int) -> dict[str, Any]:
     traffics = {name: _cut(Traffic.load(EXAMPLES / f"miniature/{name}.yaml"), seconds) for name in names}
     with (
         tempfile.TemporaryDirectory() as folder,
-        (Path(folder) / "log").open("wb") as log,
-        running_server(ROOT / "serve_config.yaml", port=free_port(), data=Path(folder) / "data", log=log) as server,
+        running_server(ROOT / "serve_config.yaml", port=free_port(), data=Path(folder)) as server,
     ):
         asyncio.run(play(server.url, _cut(traffics["calibration"], 20.0), first_number=10**6))  # the first calls are slower
         measured = asyncio.run(play(server.url, traffics["calibration"], first_number=2 * 10**6))
