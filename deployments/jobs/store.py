@@ -104,7 +104,7 @@ class JobStore:
         return self._change(claim, {**WAITING, "not_before": Clock() + delay})
 
     def retry(self, claim: Claim, error: dict[str, Any], max_attempts: int, delay: float) -> bool:
-        """A worker was lost, or the store refused: back to the queue for at least `delay` seconds, or failed with `error` if it was the last of so many."""
+        """A worker was lost, or the store refused: back to the queue for `delay` seconds or more, or the last try, failed with `error`."""
         kept_seconds = self._limits.kept_seconds
         with self._database.write() as connection:
             return bool(transitions.retry(connection, claim, error, max_attempts=max_attempts, delay=delay, kept_seconds=kept_seconds))
