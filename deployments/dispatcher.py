@@ -39,11 +39,11 @@ from deployments.runner import find_stages
 from deployments.running import JobRun
 from deployments.settings import ApiArgs, DispatcherConfig
 from deployments.storage import Storage, check_reach, open_storage
-from deployments.telemetry import logs
 from deployments.telemetry.account import Account
 from deployments.telemetry.exporting import flush
 from deployments.telemetry.jobs import claim_fields, record_assigning
 from deployments.telemetry.logs import saying
+from deployments.telemetry.starting import start
 from deployments.upkeep import Upkeep
 
 log = logging.getLogger("ray.serve")
@@ -58,7 +58,7 @@ class Dispatcher:
     """Works on jobs. Several of them share the queue."""
 
     def __init__(self, args: ApiArgs) -> None:
-        logs.install()
+        start()
         check_reach(args)
         if args.provenance is not None:
             check_provenance(args.provenance)

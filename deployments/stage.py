@@ -32,11 +32,11 @@ from deployments.ranks import ranks_here
 from deployments.reporting import JobReporter, Reporters
 from deployments.settings import FamilyArgs, StageConfig
 from deployments.shelf import Shelf
-from deployments.telemetry import logs
 from deployments.telemetry.exporting import flush
 from deployments.telemetry.jobs import claim_fields
 from deployments.telemetry.logs import saying
 from deployments.telemetry.names import FETCH, PUBLISH, RUN
+from deployments.telemetry.starting import start
 from deployments.telemetry.steps import StepSpans
 
 log = logging.getLogger("ray.serve")
@@ -46,7 +46,7 @@ class StageReplica:
     """One replica of one stage of one family; its weights are loaded before it is ready."""
 
     def __init__(self, family: FamilyArgs, stage: str) -> None:
-        logs.install()
+        start()
         self._name, self._replica = stage, _replica_id()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=stage)
         made = family.make()

@@ -19,8 +19,8 @@ from deployments.api.wire import Wire
 from deployments.offered import make_offer
 from deployments.settings import ApiArgs
 from deployments.storage import check_reach, open_storage
-from deployments.telemetry import logs
 from deployments.telemetry.exposition import page
+from deployments.telemetry.starting import start
 
 log = logging.getLogger("ray.serve")
 
@@ -34,7 +34,7 @@ class Ingress:
     """Holds no weights and no tensors."""
 
     def __init__(self, args: ApiArgs, dispatcher: DeploymentHandle) -> None:
-        logs.install()
+        start()
         check_reach(args)
         self._offer = make_offer(args)
         self._wire = Wire(self._offer.families, faults=self._offer.faults, default=self._offer.default)

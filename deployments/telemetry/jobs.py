@@ -85,4 +85,4 @@ def record_reaped(job: Job) -> None:
 def claim_fields(claim: Claim, traceparent: str | None) -> dict[str, str]:
     """What log lines say of an attempt."""
     context = TraceContext.parse(traceparent)
-    return {"job_id": claim.id, "attempt": str(claim.attempt)} | ({} if context is None else {"trace_id": context.trace_id})
+    return {"job": claim.id, "attempt": str(claim.attempt)} | ({} if context is None else {"trace_id": context.trace_id})

@@ -21,7 +21,7 @@ needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="pr
 
 @dataclass(frozen=True)
 class Prometheus:
-    """One that runs, and reads its targets once a second."""
+    """One that runs."""
 
     url: str
 
@@ -49,10 +49,10 @@ class Prometheus:
 
 
 @contextmanager
-def reading(folder: Path, targets: Mapping[str, str], *, rules: Sequence[dict[str, Any]] = ()) -> Iterator[Prometheus]:
-    """Reads HOST:PORT/metrics of each target (by its job's name) and evaluates the rules, once a second."""
+def reading(folder: Path, targets: Mapping[str, str], *, rules: Sequence[dict[str, Any]] = (), every: str = "1s") -> Iterator[Prometheus]:
+    """Reads HOST:PORT/metrics of each target (by its job's name) every so often, and evaluates the rules once a second."""
     scrapes = [{"job_name": name, "static_configs": [{"targets": [place]}]} for name, place in targets.items()]
-    config = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}, "scrape_configs": scrapes}
+    config = {"global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": "1s"}, "scrape_configs": scrapes}
     (folder / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "tried", "rules": list(rules)}]}))
     (folder / "prometheus.yaml").write_text(yaml.safe_dump({**config, "rule_files": ["rules.yaml"]}))
     place = f"127.0.0.1:{free_port()}"

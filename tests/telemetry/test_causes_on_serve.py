@@ -36,7 +36,10 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     del refiner["num_replicas"]
     refiner["autoscaling_config"] = {"min_replicas": 0, "max_replicas": 1, "upscale_delay_s": 600, "target_ongoing_requests": 1}
     folder: Path = tmp_path_factory.mktemp("prometheus")
-    with running_graph(config) as graph, reading(folder, {"aiprod": graph.url.removeprefix("http://")}, rules=AT_ONCE) as prometheus:
+    with (
+        running_graph(config) as graph,
+        reading(folder, {"aiprod": graph.url.removeprefix("http://")}, rules=AT_ONCE, every="5s") as prometheus,
+    ):
         yield Scene(graph, prometheus)
 
 

@@ -44,7 +44,7 @@ def test_the_page_has_every_metric_of_the_table(http: httpx.Client) -> None:
 def test_prometheus_reads_the_service_and_ray(graph: Graph, http: httpx.Client, tmp_path: Path) -> None:
     (node,) = ray.nodes()
     targets = {"aiprod": graph.url.removeprefix("http://"), "ray": f"127.0.0.1:{node['MetricsExportPort']}"}
-    with reading(tmp_path, targets) as prometheus:
+    with reading(tmp_path, targets, every="5s") as prometheus:
         assert prometheus.wait(lambda p: p.targets() == {"aiprod": "up", "ray": "up"}), prometheus.targets()
         assert prometheus.wait(lambda p: p.query('aiprod_application_running{application="miniature"} == 1'))
         assert float(prometheus.query('sum(aiprod_jobs_ended_total{status="completed"})')[0]["value"][1]) >= 2
