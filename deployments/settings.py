@@ -28,6 +28,7 @@ from aiprod_components.stages import SHARED, STAGES, stages_of
 from aiprod_components.watermarks import make_watermark
 from deployments.outgoing import OutgoingPolicy
 from deployments.placement import placement_faults
+from deployments.scaling_args import policy_faults
 
 FAMILY, INGRESS = "family", "ingress"  # the root deployments of the two kinds of application
 DISPATCHER = "dispatcher"
@@ -217,6 +218,7 @@ def _application_faults(application: Mapping[str, Any]) -> Iterator[str]:
         return
     args, deployments = BUILDERS[application["import_path"]]
     yield from _invalid(application.get("args") or {}, args, at=f"{name}.args")
+    yield from policy_faults(application, at=name)
     for deployment in application.get("deployments") or []:
         at = f"{name}.{deployment['name']}"
         if deployment["name"] not in deployments:

@@ -1,0 +1,88 @@
+"""`autoscaling_policy` in serve_config.yaml -> accepted, or what is wrong with it"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from aiprod_components.errors import ConfigError
+from deployments.scaling_args import POLICY
+from deployments.settings import check_config
+
+CONFIG = Path(__file__).parents[2] / "serve_config.yaml"
+
+
+def scaled() -> dict[str, Any]:
+    """The config as it stands, its denoiser scaled by our policy."""
+    config = yaml.safe_load(CONFIG.read_text())
+    family = config["applications"][0]
+    family["autoscaling_policy"] = {"policy_function": POLICY, "policy_kwargs": {"horizon_seconds": 20}}
+    denoiser = next(each for each in family["deployments"] if each["name"] == "denoiser")
+    del denoiser["num_replicas"]
+    denoiser["autoscaling_config"] = {"min_replicas": 0, "max_replicas": 4}
+    return config
+
+
+def family(config: dict[str, Any]) -> dict[str, Any]:
+    return config["applications"][0]
+
+
+def denoiser(config: dict[str, Any]) -> dict[str, Any]:
+    return next(each for each in family(config)["deployments"] if each["name"] == "denoiser")
+
+
+def checked(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    path = folder / "serve_config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return check_config(path)
+
+
+@pytest.mark.parametrize("name", [POLICY, POLICY.replace(":", ".")])
+def test_our_policy_is_accepted_for_a_family_by_both_ways_to_name_it(tmp_path: Path, name: str) -> None:
+    config = scaled()
+    family(config)["autoscaling_policy"]["policy_function"] = name
+    assert checked(config, tmp_path) == config
+
+
+MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "a misspelt argument": (
+        lambda c: family(c)["autoscaling_policy"].update(policy_kwargs={"horizon": 20}),
+        "miniature.autoscaling_policy.policy_kwargs.horizon is not an option; they are horizon_seconds, smoothing_seconds, stale_seconds",
+    ),
+    "no horizon": (
+        lambda c: family(c)["autoscaling_policy"].update(policy_kwargs={"horizon_seconds": 0}),
+        "miniature.autoscaling_policy.policy_kwargs.horizon_seconds is 0: Input should be greater than 0",
+    ),
+    "a misspelt key": (
+        lambda c: family(c)["autoscaling_policy"].update(policy_args={}),
+        "miniature.autoscaling_policy.policy_args is not an option; they are policy_function, policy_kwargs",
+    ),
+    "another policy": (
+        lambda c: family(c)["autoscaling_policy"].update(policy_function="my.policies:Best"),
+        f"miniature.autoscaling_policy.policy_function is 'my.policies:Best'; the policy for a family is {POLICY}",
+    ),
+    "the policy at one stage": (
+        lambda c: denoiser(c)["autoscaling_config"].update(policy={"policy_function": POLICY}),
+        "say it as miniature.autoscaling_policy, once",
+    ),
+    "nothing to scale": (
+        lambda c: denoiser(c).pop("autoscaling_config"),
+        "miniature.autoscaling_policy has nothing to scale",
+    ),
+    "no time to drain": (
+        lambda c: denoiser(c).pop("graceful_shutdown_timeout_s"),
+        "miniature.denoiser.graceful_shutdown_timeout_s is missing",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_policy_that_would_not_do_is_refused(tmp_path: Path, mistake: str) -> None:
+    make, told = MISTAKES[mistake]
+    config = scaled()
+    make(config)
+    with pytest.raises(ConfigError) as caught:
+        checked(config, tmp_path)
+    assert told in str(caught.value)
