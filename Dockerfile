@@ -1,11 +1,11 @@
 # One image for every pod: the graph, the API and Ray. Non-root, and its file system may be read-only but for /tmp.
 #   docker build --target cpu -t aiprod:0.1.0-cpu .
-#   docker build --target gpu -t aiprod:0.1.0-gpu --build-arg EXTRAS=gpu,ltx2,postgresql,c2pa --build-arg TORCH_INDEX=https://pypi.org/simple .
+#   docker build --target gpu -t aiprod:0.1.0-gpu --build-arg EXTRAS=gpu,ltx2,postgresql,c2pa,telemetry --build-arg TORCH_INDEX=https://pypi.org/simple .
 # torch of PyPI is the one for CUDA, and names its CUDA packages and triton exactly; everything else is pinned by constraints.txt.
 ARG PYTHON=3.11.13-slim-bookworm
 
 FROM python:${PYTHON} AS build
-ARG EXTRAS=postgresql,c2pa
+ARG EXTRAS=postgresql,c2pa,telemetry
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/opt/venv/bin:$PATH
 WORKDIR /app

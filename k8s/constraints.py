@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 FILE = Path(__file__).parents[1] / "constraints.txt"
-EXTRAS = ("gpu", "ltx2", "postgresql", "c2pa")  # that an image may have
+EXTRAS = ("gpu", "ltx2", "postgresql", "c2pa", "telemetry")  # that an image may have
 NAMED_BY_TORCH = {"triton"}  # exactly, and another version with each of its own
 COMMENT = "# Written by `python -m k8s.constraints`: what the tests ran with. triton and nvidia-* are named exactly by torch itself.\n"
 

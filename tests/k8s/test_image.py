@@ -91,10 +91,11 @@ def test_it_asks_for_every_package_of_the_project_and_its_extras() -> None:
     """The very command of the Dockerfile, as a shell reads it."""
     (command,) = [step for step in instructions(DOCKERFILE) if "tomllib" in step]
     (script,) = re.findall(r'python -c "(.*?)"', command)
-    environment = {**os.environ, "EXTRAS": "gpu,ltx2,postgresql,c2pa", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "EXTRAS": "gpu,ltx2,postgresql,c2pa,telemetry", "PATH": path}
     run = subprocess.run(["sh", "-c", f'python -c "{script}"'], cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     extras = PROJECT["optional-dependencies"]
-    wanted = [*PROJECT["dependencies"], *(each for name in ("gpu", "ltx2", "postgresql", "c2pa") for each in extras[name])]
+    wanted = [*PROJECT["dependencies"], *(each for name in ("gpu", "ltx2", "postgresql", "c2pa", "telemetry") for each in extras[name])]
     assert sorted(run.stdout.splitlines()) == sorted(wanted)
 
 
@@ -102,7 +103,7 @@ def test_every_package_is_pinned_within_what_the_project_asks_for() -> None:
     pins = pinned()
     assert needed().keys() - pins.keys() == set(), "run `python -m k8s.constraints`"
     extras = PROJECT["optional-dependencies"]
-    for text in [*PROJECT["dependencies"], *(each for name in ("gpu", "ltx2", "postgresql", "c2pa") for each in extras[name])]:
+    for text in [*PROJECT["dependencies"], *(each for name in ("gpu", "ltx2", "postgresql", "c2pa", "telemetry") for each in extras[name])]:
         requirement = Requirement(text)
         if (name := str(canonicalize_name(requirement.name))) in pins:
             assert requirement.specifier.contains(pins[name]), f"{text}, pinned {pins[name]}"
