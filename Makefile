@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: venv demo check test test-slow faults quality serve clean
+.PHONY: venv demo check test test-slow faults loadtest quality serve clean
 
 venv: $(INSTALLED)
 
@@ -30,6 +30,9 @@ test-slow: venv  ## the tests that `make test` leaves out, in some three minutes
 
 faults: venv  ## 200 jobs under kill -9 and SIGSTOP on both databases: docs/reliability.json, in some twelve minutes
 	$(BIN)/python -m tests.faults.long
+
+loadtest: venv  ## two minutes of traffic and a promise to keep: docs/loadtest; HOST=URL tests a server that is there (GRPC=HOST:PORT)
+	$(BIN)/python -m loadtests $(if $(HOST),--host $(HOST)) $(if $(GRPC),--grpc $(GRPC))
 
 quality: venv  ## docs/quality.md, from held-out seeds
 	$(BIN)/python -m aiprod_components.training.report

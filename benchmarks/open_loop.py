@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +9,7 @@ from aiprod_client.async_client import AsyncClient
 from aiprod_client.errors import AiprodClientError
 from aiprod_client.settings import VideoSettings
 from deployments.capacity.traffic import Arrival, Traffic
+from loadtests.result import result_of
 
 PATIENCE = 900.0  # seconds for one video
 
@@ -20,7 +20,7 @@ async def play(url: str, traffic: Traffic, *, first_number: int = 0) -> dict[str
     async with AsyncClient(url, timeout=PATIENCE) as client:
         start = time.perf_counter()
         rows = await asyncio.gather(*(_ask(client, arrival, start=start) for arrival in arrivals))
-    return {"traffic": traffic.name, "seconds": traffic.seconds, "arrivals": len(arrivals), **_told(rows, traffic.seconds), "rows": rows}
+    return result_of(traffic, rows)
 
 
 async def _ask(client: AsyncClient, arrival: Arrival, *, start: float) -> dict[str, Any]:
@@ -39,10 +39,3 @@ async def _ask(client: AsyncClient, arrival: Arrival, *, start: float) -> dict[s
     except AiprodClientError as error:
         row |= {"status": "failed", "error": str(error)}
     return {**row, "latency": time.perf_counter() - start - arrival.at}
-
-
-def _told(rows: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
-    counts = {status: sum(row["status"] == status for row in rows) for status in ("completed", "failed", "cancelled")}
-    done = [row for row in rows if row["status"] == "completed"]
-    last = max((row["at"] + row["latency"] for row in done), default=0.0)
-    return {**counts, "throughput_per_minute": 60 * len(done) / max(last, seconds)}

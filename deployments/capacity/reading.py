@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from aiprod_components.errors import InvalidRequestError
-from aiprod_components.pipelines import shown
 
 
 class Strict(BaseModel):
@@ -36,7 +35,7 @@ def understand(content: Any, model: type[M], *, source: str) -> M:
     """Raises InvalidRequestError naming the source and the first fault in it."""
     if not isinstance(content, Mapping):
         names = ", ".join(model.model_fields)
-        raise InvalidRequestError(f"{source} must say {names}; it is {shown(content)}", field=source)
+        raise InvalidRequestError(f"{source} must say {names}; it is {_shown(content)}", field=source)
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -51,7 +50,13 @@ def _explain(fault: ErrorDetails, model: type[BaseModel], *, source: str) -> Inv
         known = ", ".join(_known_at(model, fault["loc"][:-1]))
         return InvalidRequestError(f"{source}: {field} is not known here; there is {known}", field=field)
     message = fault["msg"].removeprefix("Value error, ")
-    return InvalidRequestError(f"{source}: {field}: {message}, got {shown(fault['input'])}", field=field)
+    return InvalidRequestError(f"{source}: {field}: {message}, got {_shown(fault['input'])}", field=field)
+
+
+def _shown(value: object) -> str:
+    from aiprod_components.pipelines import shown  # torch comes with it, which who sends a traffic needs not
+
+    return shown(value)
 
 
 def _known_at(model: Any, place: tuple[int | str, ...]) -> list[str]:
