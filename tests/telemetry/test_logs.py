@@ -38,8 +38,8 @@ def test_a_line_says_whose_job_it_is_about_and_in_which_trace(graph: Graph) -> N
     assert of_job and {line["trace_id"] for line in of_job} == {trace_id}
     for line in of_job:
         assert {"asctime", "levelname", "name", "message", "deployment", "replica", "attempt"} <= line.keys()
-    assert {"denoiser"} <= {line["deployment"] for line in of_job if "step" in line}
-    assert {line["step"] for line in of_job if line["deployment"] == "denoiser"} == {"draft"}
+    assert {"miniature_denoiser"} <= {line["deployment"] for line in of_job if "step" in line}
+    assert {line["step"] for line in of_job if line["deployment"] == "miniature_denoiser"} == {"draft"}
     everything = "".join(
         path.read_text(encoding="utf-8", errors="replace") for path in (graph.session / "logs").rglob("*") if path.is_file()
     )
