@@ -150,7 +150,7 @@ def test_a_signed_sound_has_the_same_samples(signer: Signer, media_type: str) ->
 
 
 def samples_of(data: bytes) -> Tensor:
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         return torch.cat([torch.from_numpy(frame.to_ndarray()).flatten() for frame in container.decode(audio=0)])
 
 

@@ -37,7 +37,7 @@ def sound_file(here: Desk, **fields: Any) -> Video:
 
 def heard(file: Video) -> tuple[np.ndarray, int, int]:
     """Samples of each channel, so many a second, and how many the file says that it has."""
-    with av.open(io.BytesIO(file.data)) as container:
+    with av.open(io.BytesIO(file.data), "r") as container:
         (stream,) = container.streams.audio
         samples = np.concatenate([frame.to_ndarray() for frame in container.decode(stream)], axis=1)
         said = round(float((stream.duration or 0) * (stream.time_base or 0)) * stream.codec_context.sample_rate)

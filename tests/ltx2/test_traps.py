@@ -21,7 +21,7 @@ from aiprod_components.stages.ltx2.audio_decoder import LTX2AudioDecoder
 from aiprod_components.stages.ltx2.flow import LTX2FlowStage
 from aiprod_components.stages.ltx2.network import JointNetwork
 from aiprod_components.stages.ltx2.text_encoder import LTX2TextEncoding
-from aiprod_components.values import Latents, PromptEmbeds
+from aiprod_components.values import Latents, PromptEmbeds, Waveform
 from tests.ltx2.conftest import FolderOf
 
 CPU = torch.device("cpu")
@@ -206,12 +206,12 @@ def test_requests_of_one_shape_ride_in_one_batch(bench: Callable[..., Bench]) ->
     plan = parse_request({**SIZE, "prompt": "rain on a roof", "pipeline": "ti2vid_one_stage", "num_inference_steps": 2}, family=here.family)
     call = cast(Denoise, plan.plan(here.family).steps[1].call)
     calls = [replace(call, prompt_embeds=prompt_of(encode, ""), sampling=replace(call.sampling, seed=seed)) for seed in (1, 2, 3)]
-    alone = [flow.run(each, Silent()) for each in calls]
+    alone = [cast(Latents, flow.run(each, Silent())) for each in calls]
     here.listen("denoiser")
     states = [flow.start(each) for each in calls]
     while states[0].done < states[0].total:
         states = flow.step(states)
-    together = [flow.finish(state) for state in states]
+    together = [cast(Latents, flow.finish(state)) for state in states]
     assert [asked["hidden_states"].shape[0] for asked in here.asked] == [6, 3, 3] * 2
     for one, other in zip(alone, together, strict=True):
         assert torch.allclose(one.video, other.video, atol=1e-4) and torch.allclose(
@@ -224,7 +224,8 @@ def test_clips_that_follow_each_other_are_heard_once_where_they_overlap(bench: C
     draft: Latents = here.run({"pipeline": "ti2vid_one_stage", "sigmas": (1.0, 0.5, 0.0), "num_frames": 17})["draft"]
     decoder = cast(LTX2AudioDecoder, here.stages["audio_decoder"])
     video = parse_request({**SIZE, "prompt": "rain", "num_frames": 25}, family=here.family).video
-    whole = decoder.run(DecodeAudio((draft, draft), video, heard=(0, 9)), Silent())
+    whole = cast(Waveform, decoder.run(DecodeAudio((draft, draft), video, heard=(0, 9)), Silent()))
     assert draft.audio is not None
     at_once = replace(draft, audio=torch.cat([draft.audio, draft.audio[:, :, 9:]], dim=2))
-    assert torch.equal(whole.samples, decoder.run(DecodeAudio((at_once,), video), Silent()).samples)
+    again = cast(Waveform, decoder.run(DecodeAudio((at_once,), video), Silent()))
+    assert torch.equal(whole.samples, again.samples)
