@@ -35,8 +35,8 @@ def throttled(stage: str, *, pace: float) -> Iterator[None]:
 def _replicas(stage: str) -> list[psutil.Process]:
     """Ray names each replica's process `ray::ServeReplica:APPLICATION:STAGE…`."""
     titles = {process: " ".join(process.cmdline()) for process in psutil.Process().children(recursive=True) if process.is_running()}
-    # While it answers, a dot and the method's name follow.
-    replicas = {process: title.split(REPLICA, 1)[1].split(".")[0] for process, title in titles.items() if REPLICA in title}
+    # While it answers, a dot and the method's name follow; the rest of the old command line is blanked.
+    replicas = {process: title.split(REPLICA, 1)[1].split(".")[0].strip() for process, title in titles.items() if REPLICA in title}
     found = [process for process, name in replicas.items() if f":{name}".endswith(f":{stage}")]
     if not found:
         known = ", ".join(sorted(set(replicas.values()))) or "none"

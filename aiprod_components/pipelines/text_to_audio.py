@@ -34,12 +34,10 @@ class TextToAudio(GuidedRequest, frozen=True):
 
     @classmethod
     def usual(cls, record: Mapping[str, Any], family: Family) -> dict[str, Any]:
-        """Guidance as the family guides sound; of what is unguided there is nothing to bring back."""
+        """Guidance as the family guides sound."""
         sound = family.sampling.audio_guidance
         skip = {"scale": sound.stg_scale, "blocks": sound.stg_blocks} if sound.stg_scale else None
-        is_guided = record.get("guidance_scale", sound.scale) != 1 or record.get("skip_guidance", skip) is not None
-        rescale = sound.rescale if is_guided else 0.0
-        return {"guidance_scale": sound.scale, "guidance_rescale": rescale, "skip_guidance": skip}
+        return {"guidance_scale": sound.scale, "guidance_rescale": sound.rescale, "skip_guidance": skip}
 
     @property
     def space_multiple(self) -> int:

@@ -22,6 +22,7 @@ def lines(graph: Graph) -> Iterator[dict[str, Any]]:
     """What the replicas of the graph have written."""
     for path in (graph.session / "logs/serve").glob("replica_*.log"):
         for line in path.read_text(encoding="utf-8").splitlines():
+            assert line.startswith("{"), f"{path.name}: {line}"
             yield json.loads(line)
 
 
