@@ -100,15 +100,15 @@ class Elastic:
 
     def live_work(self) -> LiveWork:
         """As the dispatchers tell it: of what waits in the queue, and of what is before those at work."""
-        queued = [seconds_left(self._graphs[self._kind[job]], self.rates) for job in self._queue]
-        return group([*queued, *(self._left_of(job) for job in self._at_work)])
+        queued = [seconds_left(self._graphs[self._kind[job]].tasks, self.rates) for job in self._queue]
+        return group((1, left) for left in (*queued, *(self._left_of(job) for job in self._at_work)))
 
     def _left_of(self, job: int) -> dict[str, float]:
         graph = self._graphs[self._kind[job]]
         ended = [graph.tasks[visit].step for visit in self._at_work[job]]
         running = [visit for visit in range(len(graph.tasks)) if (job, visit) in self._running]
         shares = {graph.tasks[visit].step: (self.now - self._running[job, visit]) / self._takes(job, visit) for visit in running}
-        return seconds_left(graph, self.rates, ended=ended, shares=shares)
+        return seconds_left(graph.tasks, self.rates, ended=ended, shares=shares)
 
     def _takes(self, job: int, visit: int) -> float:
         return float(self._service[self._kind[job]][visit][self._place[job]])

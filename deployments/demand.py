@@ -1,27 +1,18 @@
-"""plans and receipts -> seconds of work that live jobs still want of each stage
+"""what jobs take and receipts -> seconds of work that live jobs still want of each stage
 
-Work is counted in the units of `deployments/capacity/graph.py`. What a unit takes is told twice on purpose: capacity plans ahead with times
-that were calibrated, here is learned what replicas take now, with the traffic, the devices and the neighbours that there are.
+Work is counted in the units of `deployments/work.py`. What a unit takes is told twice on purpose: capacity plans ahead with times that were
+calibrated, here is learned what replicas take now, with the traffic, the devices and the neighbours that there are.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiprod_components.plan import Plan
-from deployments.capacity.graph import Graph, Task, graph_of
 from deployments.live_work import Group, LiveWork
+from deployments.work import Task
 
 NEWEST = 0.05  # what the latest call counts beside all before it
 FLOOR_SECONDS = 0.02  # a call takes at least that, however small it is
-
-
-def work_by_stage(plan: Plan) -> dict[str, float]:
-    """Units of work."""
-    work: dict[str, float] = {}
-    for task in graph_of(plan).tasks:
-        work[task.stage] = work.get(task.stage, 0.0) + task.units
-    return work
 
 
 @dataclass
@@ -37,11 +28,11 @@ class Rates:
             spent, done = self._sums.get((family, stage), (seconds, units))
             self._sums[family, stage] = spent + NEWEST * (seconds - spent), done + NEWEST * (units - done)
 
-    def learn(self, graph: Graph, lines: Iterable[Mapping[str, Any]]) -> None:
+    def learn(self, tasks: Iterable[Task], lines: Iterable[Mapping[str, Any]]) -> None:
         """From a job's receipts as its row has them; a result that was only found took nobody's time."""
-        tasks = {task.step: task for task in graph.tasks}
+        by_step = {task.step: task for task in tasks}
         for line in lines:
-            if not line["cache_hit"] and (task := tasks.get(line["step"])) is not None:
+            if not line["cache_hit"] and (task := by_step.get(line["step"])) is not None:
                 self.note(task.family, task.stage, units=task.units, seconds=line["run_seconds"])
 
     def seconds(self, task: Task) -> float:
@@ -53,26 +44,23 @@ class Rates:
         return max(task.units * spent / done if done else 0.0, self.floor)
 
 
-def predicted_seconds(plan: Plan, rates: Rates) -> dict[str, float]:
-    """By stage, of a job of which nothing is done yet."""
-    return seconds_left(graph_of(plan), rates)
-
-
-def seconds_left(graph: Graph, rates: Rates, *, ended: Iterable[str] = (), shares: Mapping[str, float] | None = None) -> dict[str, float]:
+def seconds_left(
+    tasks: Iterable[Task], rates: Rates, *, ended: Iterable[str] = (), shares: Mapping[str, float] | None = None
+) -> dict[str, float]:
     """By stage, of the steps that have not `ended`; `shares` say how much of those that run is done. Who is through is left out."""
     over, behind = set(ended), shares or {}
     left: dict[str, float] = {}
-    for task in graph.tasks:
+    for task in tasks:
         if task.step not in over:
             left[task.stage] = left.get(task.stage, 0.0) + rates.seconds(task) * (1 - min(behind.get(task.step, 0.0), 1.0))
     return left
 
 
-def group(jobs: Iterable[Mapping[str, float]], *, each: float = 1.0) -> LiveWork:
-    """Jobs with the seconds that they want of each stage, those with the same stages together; every one stands for `each` jobs like it."""
+def group(jobs: Iterable[tuple[int, Mapping[str, float]]]) -> LiveWork:
+    """So many jobs alike with the seconds that each wants of every stage -> those with the same stages together."""
     groups: dict[frozenset[str], Group] = {}
-    for left in jobs:
+    for count, left in jobs:
         known = groups.get(frozenset(left), Group(0.0, dict.fromkeys(left, 0.0)))
-        seconds = {stage: spent + each * left[stage] for stage, spent in known.seconds.items()}
-        groups[frozenset(left)] = Group(known.jobs + each, seconds)
+        seconds = {stage: spent + count * left[stage] for stage, spent in known.seconds.items()}
+        groups[frozenset(left)] = Group(known.jobs + count, seconds)
     return tuple(found for stages, found in groups.items() if stages)

@@ -14,6 +14,7 @@ from deployments.artifacts import ArtifactStore
 from deployments.jobs.database import open_database
 from deployments.jobs.kept import KeptSteps
 from deployments.jobs.keys import KeyStore
+from deployments.jobs.live import LiveJobs
 from deployments.jobs.outbox import Outbox
 from deployments.jobs.records import QueueLimits
 from deployments.jobs.stock import Stocktaking
@@ -30,6 +31,7 @@ class Storage:
     """All that survives. Everything in it blocks: call it from threads."""
 
     jobs: JobStore
+    live: LiveJobs
     kept: KeptSteps
     outbox: Outbox
     stock: Stocktaking
@@ -54,6 +56,7 @@ def open_storage(args: ApiArgs) -> Storage:
     database = open_database(args.database_url)
     return Storage(
         jobs=JobStore(database, QueueLimits(**args.queue.model_dump())),
+        live=LiveJobs(database),
         kept=KeptSteps(database),
         outbox=Outbox(database),
         stock=Stocktaking(database),

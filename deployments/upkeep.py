@@ -1,4 +1,4 @@
-"""what has run out -> taken away: leases, finished videos, kept steps beyond the bound; and webhooks -> delivered"""
+"""what has run out -> taken away: leases, finished videos, kept steps beyond the bound; webhooks -> delivered; live work -> told"""
 
 import asyncio
 import logging
@@ -9,9 +9,10 @@ from deployments.jobs.kept import STEPS
 from deployments.outgoing import Outgoing
 from deployments.settings import ApiArgs, DispatcherConfig
 from deployments.telemetry.account import Account
+from deployments.telling import Teller
 from deployments.webhooks import Deliverer
 
-REAP_SECONDS, SWEEP_SECONDS, DELIVERY_SECONDS, CLEARING_SECONDS = 2.0, 30.0, 1.0, 3600.0
+REAP_SECONDS, SWEEP_SECONDS, DELIVERY_SECONDS, CLEARING_SECONDS, TELLING_SECONDS = 2.0, 30.0, 1.0, 3600.0, 1.0
 AT_ONCE = 200
 IN_USE_SECONDS = 600.0  # for which a step is not removed: a job that found it may be reading it
 DELIVERIES_KEPT_SECONDS = 7 * 86_400.0
@@ -29,13 +30,14 @@ class Upkeep:
         self._storage = storage = assigner.storage
         self._unowned: set[str] = set()
         self._deliverer = Deliverer(storage.outbox, Outgoing(args.outgoing), storage.webhook_secret, account.delivered)
+        self._teller = Teller(storage.live, [family.name for family in args.families])
         self.config = DispatcherConfig()
 
     @property
     def rounds(self) -> tuple[Round, ...]:
         """What is to be done again and again, and the seconds between."""
         rounds = (self.reap, REAP_SECONDS), (self.sweep, SWEEP_SECONDS), (self.deliver, DELIVERY_SECONDS)
-        return (*rounds, (self.clear, CLEARING_SECONDS))
+        return (*rounds, (self.clear, CLEARING_SECONDS), (self.tell, TELLING_SECONDS))
 
     async def reap(self) -> None:
         self._account.reaped(await asyncio.to_thread(self._storage.jobs.reap, self.config.max_attempts))
@@ -45,6 +47,9 @@ class Upkeep:
 
     async def deliver(self) -> None:
         await self._deliverer.deliver_due()
+
+    async def tell(self) -> None:
+        await asyncio.to_thread(self._teller.tell)
 
     async def clear(self) -> None:
         """Files that no row names: of an ingress, a dispatcher or a stage that died between the two, or a step's whose report was lost."""

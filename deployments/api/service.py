@@ -38,6 +38,7 @@ from deployments.settings import ApiArgs
 from deployments.storage import Storage
 from deployments.telemetry.jobs import record_job
 from deployments.telemetry.traces import current
+from deployments.work import graph_of, to_text
 
 MOST_LISTED = 100
 LONGEST_KEY = 255
@@ -271,6 +272,7 @@ class VideoService:
             idempotency_key=None if key is None else key.name,
             body_hash=None if key is None else key.body_hash,
             traceparent=str(current()),
+            work=to_text(graph_of(asked.plan)),
         )
         job, replayed = await asyncio.to_thread(self._store, new, media)
         if not replayed:

@@ -17,13 +17,14 @@ from aiprod_components.errors import InvalidRequestError
 from deployments.api.body import Body
 from deployments.api.wire import Wire
 from deployments.capacity.fitting import Sample, line_through, stage_time
-from deployments.capacity.graph import Graph, graph_of, graphs_of
+from deployments.capacity.graph import graphs_of
 from deployments.capacity.pools import Pools
 from deployments.capacity.served import Served
 from deployments.capacity.setting import Setting
 from deployments.capacity.simulate import simulate
 from deployments.capacity.times import Contention, Hop, Overhead, Times
 from deployments.capacity.traffic import Columns, Traffic
+from deployments.work import Graph, graph_of
 
 COMPLETED = "completed"
 # Of the time of a job that no step accounts for: until it may be claimed, and while it has a slot; the rest is after its end.

@@ -9,11 +9,12 @@ import numpy as np
 
 from aiprod_components.families.base import Family
 from aiprod_components.stages import STAGES
-from deployments.capacity.graph import Graph, Task, graphs_of
+from deployments.capacity.graph import graphs_of
 from deployments.capacity.model import UNLIMITED, Line, Machine, Model, Visit
 from deployments.capacity.pools import Monolith, Pools
 from deployments.capacity.times import Times
 from deployments.capacity.traffic import Columns, Traffic
+from deployments.work import Graph, Task
 
 Deployment = tuple[str, str]  # family, stage
 

@@ -27,6 +27,7 @@ class NewJob:
     idempotency_key: str | None = None
     body_hash: str | None = None
     traceparent: str | None = None  # W3C's: the trace that the job belongs to, and the span that asked for it
+    work: str | None = None  # what its plan takes, by step and stage; opaque here
 
 
 @dataclass(frozen=True)

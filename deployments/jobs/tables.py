@@ -89,6 +89,7 @@ jobs = Table(
     Column("body_hash", Words),
     Column("version", Integer, nullable=False),
     Column("traceparent", Words),  # of the request that asked for it
+    Column("work", Words),  # what its plan takes, by step and stage; opaque here
     CheckConstraint(f"status IN {(*LIVE, *FINAL)}", name="status"),
     CheckConstraint("cost > 0", name="cost"),
     postgresql_with=_BUSY,
@@ -101,6 +102,7 @@ Index("ix_jobs_queued", *_backlogs, sqlite_where=is_queued, postgresql_where=is_
 Index("ix_jobs_claimed", jobs.c.tenant, jobs.c.status, sqlite_where=is_claimed, postgresql_where=is_claimed)
 Index(None, jobs.c.tenant, jobs.c.created_at, jobs.c.id)  # pages
 Index(None, jobs.c.tenant, jobs.c.idempotency_key, unique=True)
+Index(None, jobs.c.completed_at)
 Index(None, jobs.c.expires_at)
 
 # One row, which also is the lock that whoever enters or leaves the queue takes first.

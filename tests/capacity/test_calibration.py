@@ -11,7 +11,6 @@ from deployments.api.body import Body
 from deployments.api.wire import Wire
 from deployments.capacity.calibrate import calibrate_from_jobs, calibrate_from_result
 from deployments.capacity.fitting import Sample, line_through, stage_time
-from deployments.capacity.graph import graph_of
 from deployments.capacity.model import Model
 from deployments.capacity.pools import Pools
 from deployments.capacity.served import Served
@@ -19,6 +18,7 @@ from deployments.capacity.setting import Setting
 from deployments.capacity.simulate import simulate
 from deployments.capacity.times import Contention, Hop, Overhead, StageTime
 from deployments.capacity.traffic import Traffic
+from deployments.work import graph_of
 from tests.capacity.settings import DRAFT, STAGES, cpu_pools, gpu_pools, setting, times
 
 FAMILY = make_family("miniature")
