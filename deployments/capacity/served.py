@@ -108,6 +108,8 @@ def with_sizes(served: Served, sizes: Sizes, pools: Pools) -> dict[str, Any]:
             longest = 10 * math.ceil(2 * sizes.seconds[family, stage] / 10)
             _raise_to(named[stage], max_queued_requests=waiting, graceful_shutdown_timeout_s=longest)
             _size_stage(named[stage], replicas, stage, pools)
+        if not any(deployment.get("autoscaling_config") for deployment in deployments):
+            application.pop("autoscaling_policy", None)
     for application in _applications(config, API_BUILDER):
         _size_dispatcher(application, slots)
     return config

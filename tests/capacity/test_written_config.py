@@ -59,6 +59,20 @@ def test_what_the_plan_says_nothing_of_stays(tmp_path: Path) -> None:
     assert kept["health_check_timeout_s"] == 60 and kept["max_ongoing_requests"] == 1 and kept["graceful_shutdown_timeout_s"] == 300
 
 
+def test_what_was_scaled_by_itself_has_the_planned_replicas(tmp_path: Path) -> None:
+    scaled = yaml.safe_load(BASE.read_text())
+    family, _ = scaled["applications"]
+    family["autoscaling_policy"] = {"policy_function": "deployments.autoscaling:WorkPolicy"}
+    denoiser = deployment(scaled, "miniature", "denoiser")
+    del denoiser["num_replicas"]
+    denoiser["autoscaling_config"] = {"min_replicas": 0, "max_replicas": 2}
+    base = tmp_path / "scaled.yaml"
+    base.write_text(yaml.dump(scaled))
+    config = written(gpu_pools(), tmp_path / "config.yaml", base=base)
+    assert "autoscaling_config" not in deployment(config, "miniature", "denoiser")
+    assert "autoscaling_policy" not in config["applications"][0]
+
+
 def test_there_are_slots_for_the_jobs_at_once_and_room_in_every_queue_for_them(tmp_path: Path) -> None:
     config = written(gpu_pools(), tmp_path / "config.yaml")
     peak = make_plan(setting(), parse_slo("p95=12s")).verdict.outcome.peak
