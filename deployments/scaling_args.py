@@ -50,6 +50,21 @@ def policy_faults(application: Mapping[str, Any], *, at: str) -> Iterator[str]:
         yield f"{at}.autoscaling_policy.policy_function is {said.get('policy_function')!r}; the policy for a family is {POLICY}"
 
 
+def slot_faults(application: Mapping[str, Any], *, at: str, slots: float) -> Iterator[str]:
+    """Of a family whose jobs at work are this many at most, over all dispatchers.
+
+    A job is with one replica of a stage at a time, so a stage with more replicas than slots pays for some that never work. That all stages
+    are at their most at once is nothing that must be: where it is to be so, slots are as many as all `max_replicas` together.
+    """
+    if not _is_ours((application.get("autoscaling_policy") or {}).get("policy_function")):
+        return
+    for deployment in application.get("deployments") or []:
+        most = (deployment.get("autoscaling_config") or {}).get("max_replicas", 1)
+        if most > slots:
+            place = f"{at}.{deployment['name']}.autoscaling_config.max_replicas"
+            yield f"{place} is {most}, and the dispatchers have slots for {slots} jobs: so many never work; raise dispatcher.user_config.slots"
+
+
 def _is_ours(function: Any) -> bool:
     return str(function).replace(":", ".") == POLICY.replace(":", ".")
 

@@ -28,7 +28,7 @@ from aiprod_components.stages import SHARED, STAGES, stages_of
 from aiprod_components.watermarks import make_watermark
 from deployments.outgoing import OutgoingPolicy
 from deployments.placement import placement_faults
-from deployments.scaling_args import policy_faults
+from deployments.scaling_args import policy_faults, slot_faults
 
 FAMILY, INGRESS = "family", "ingress"  # the root deployments of the two kinds of application
 DISPATCHER = "dispatcher"
@@ -257,12 +257,21 @@ def _family_faults(config: Mapping[str, Any], made: Mapping[str, Family | Aiprod
             yield f"{name}.args: {family.message}"
         else:
             yield from _stage_faults(application, family)
+        yield from slot_faults(application, at=name, slots=_slots(config))
     if [application.get("route_prefix", "/") for application in _of_builder("api", config)] != ["/"]:
         yield "one application must be deployments.graph:api, at route_prefix /"
     for application in _of_builder("api", config):
         for offered in (application.get("args") or {}).get("families") or []:
             if offered not in served.values():
                 yield f"{_name(application)}.args.families has {offered}, which is no application's args here"
+
+
+def _slots(config: Mapping[str, Any]) -> float:
+    """For jobs of a family, of all dispatchers together; without end where their number is not said."""
+    dispatchers = [each for api in _of_builder("api", config) for each in api.get("deployments") or [] if each["name"] == DISPATCHER]
+    said = dispatchers[0] if dispatchers else {}
+    count = math.inf if "autoscaling_config" in said or said.get("num_replicas") == "auto" else said.get("num_replicas") or 1
+    return DispatcherConfig.model_validate(said.get("user_config") or {}).slots * count
 
 
 def check_reach(config: Mapping[str, Any], *, host: str) -> None:

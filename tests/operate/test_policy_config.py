@@ -22,6 +22,7 @@ def scaled() -> dict[str, Any]:
     denoiser = next(each for each in family["deployments"] if each["name"] == "denoiser")
     del denoiser["num_replicas"]
     denoiser["autoscaling_config"] = {"min_replicas": 0, "max_replicas": 4}
+    dispatcher(config).update(num_replicas=2, user_config={"slots": 2})
     return config
 
 
@@ -31,6 +32,10 @@ def family(config: dict[str, Any]) -> dict[str, Any]:
 
 def denoiser(config: dict[str, Any]) -> dict[str, Any]:
     return next(each for each in family(config)["deployments"] if each["name"] == "denoiser")
+
+
+def dispatcher(config: dict[str, Any]) -> dict[str, Any]:
+    return next(each for each in config["applications"][1]["deployments"] if each["name"] == "dispatcher")
 
 
 def checked(config: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -71,6 +76,10 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         lambda c: denoiser(c).pop("autoscaling_config"),
         "miniature.autoscaling_policy has nothing to scale",
     ),
+    "more replicas than jobs at work": (
+        lambda c: denoiser(c)["autoscaling_config"].update(max_replicas=5),
+        "miniature.denoiser.autoscaling_config.max_replicas is 5, and the dispatchers have slots for 4 jobs: so many never work; raise",
+    ),
     "no time to drain": (
         lambda c: denoiser(c).pop("graceful_shutdown_timeout_s"),
         "miniature.denoiser.graceful_shutdown_timeout_s is missing",
@@ -86,3 +95,11 @@ def test_a_policy_that_would_not_do_is_refused(tmp_path: Path, mistake: str) -> 
     with pytest.raises(ConfigError) as caught:
         checked(config, tmp_path)
     assert told in str(caught.value)
+
+
+def test_stages_that_are_not_at_their_most_together_need_no_slot_for_each_replica(tmp_path: Path) -> None:
+    config = scaled()
+    refiner = next(each for each in family(config)["deployments"] if each["name"] == "refiner")
+    del refiner["num_replicas"]
+    refiner["autoscaling_config"] = {"min_replicas": 0, "max_replicas": 4}
+    assert checked(config, tmp_path)
