@@ -56,6 +56,13 @@ def test_the_notice_names_every_package_that_is_asked_for() -> None:
     assert {name for name in names if not re.search(rf"^  {re.escape(name)}\b", notice, re.MULTILINE)} == set()
 
 
+def test_what_a_page_links_to_is_there() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    links = [(page, target) for page in pages for target in re.findall(r"\]\(([^)#: ]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))]
+    assert len(links) > 40
+    assert [f"{page.name}: {target}" for page, target in links if not (page.parent / target).exists()] == []
+
+
 def function_sizes() -> Iterator[tuple[str, int]]:
     for path, tree in TREES.items():
         for node in ast.walk(tree):

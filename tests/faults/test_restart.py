@@ -12,7 +12,7 @@ import pytest
 from aiprod_client.server import free_port, running_server
 from tests.graph import CONFIG, PATIENCE
 
-pytestmark = pytest.mark.timeout(3 * PATIENCE)
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3 * PATIENCE)]
 
 LONG = {"prompt": "a red ball", "num_frames": 33, "size": "128x128", "num_inference_steps": 60, "seed": 1}
 SMALL = {"prompt": "a blue ball", "num_frames": 5, "size": "64x64", "num_inference_steps": 2}
