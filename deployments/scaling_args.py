@@ -61,8 +61,8 @@ def slot_faults(application: Mapping[str, Any], *, at: str, slots: float) -> Ite
     for deployment in application.get("deployments") or []:
         most = (deployment.get("autoscaling_config") or {}).get("max_replicas", 1)
         if most > slots:
-            place = f"{at}.{deployment['name']}.autoscaling_config.max_replicas"
-            yield f"{place} is {most}, and the dispatchers have slots for {slots} jobs: so many never work; raise dispatcher.user_config.slots"
+            place, way_out = f"{at}.{deployment['name']}.autoscaling_config.max_replicas", "raise dispatcher.user_config.slots"
+            yield f"{place} is {most}, and the dispatchers have slots for {slots} jobs: so many never work; {way_out}"
 
 
 def _is_ours(function: Any) -> bool:

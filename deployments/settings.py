@@ -104,7 +104,7 @@ class ApiArgs(_Strict):
     """What the API offers and where it keeps what must survive.
 
     `families` are applications of their own by the family's name; the first is the default. `data` is a folder for the database and the
-    artifacts (absent: $AIPROD_DATA, or ~/.local/share/aiprod); several nodes need `database` (postgresql+psycopg://…) and `artifacts`
+    artifacts (absent: $AIPROD_DATA, or ~/.local/share/aiprod); several machines need `database` (postgresql+psycopg://…) and `artifacts`
     (s3://…, gs://…, az://…). With `keys` every request needs an API key. `rate` is what one key may ask for (without keys:
     all clients together). `retention_hours` is how long finished videos are kept. `outgoing` lets requests name URLs, of media and of
     webhooks.
@@ -135,12 +135,12 @@ class ApiArgs(_Strict):
         return self.artifacts or f"file://{self.folder / 'artifacts'}"
 
     @property
-    def fits_one_node_only(self) -> str | None:
-        """What keeps this from running on several nodes, and the way out."""
+    def fits_one_machine_only(self) -> str | None:
+        """What keeps this from running on several machines, and the way out."""
         if self.database_url.startswith("sqlite"):
-            return "the job database is SQLite, which serves one node; name args.database (postgresql+psycopg://USER@HOST/DATABASE)"
+            return "the job database is SQLite, which serves one machine; name args.database (postgresql+psycopg://USER@HOST/DATABASE)"
         if self.artifacts_url.startswith("file://"):
-            return "artifacts lie in a local folder, which serves one node; name a bucket as args.artifacts (s3://BUCKET/PREFIX)"
+            return "artifacts lie in a local folder, which serves one machine; name a bucket as args.artifacts (s3://BUCKET/PREFIX)"
         return None
 
 

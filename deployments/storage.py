@@ -68,12 +68,12 @@ def open_storage(args: ApiArgs) -> Storage:
 
 
 def check_reach(args: ApiArgs) -> None:
-    """Raises ConfigError where this cluster has more nodes than its storage can serve."""
-    nodes = sum(node["Alive"] for node in ray.nodes())
-    if nodes > 1 and (fault := args.fits_one_node_only):
-        raise ConfigError(f"the cluster has {nodes} nodes and {fault}")
-    if nodes > 1 and not os.environ.get("AIPROD_PEPPER"):
-        raise ConfigError(f"the cluster has {nodes} nodes; set AIPROD_PEPPER, a long random text, alike on all of them")
+    """Raises ConfigError where this cluster has more machines than its storage can serve; several nodes of one share its folders."""
+    machines = len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]})
+    if machines > 1 and (fault := args.fits_one_machine_only):
+        raise ConfigError(f"the cluster has {machines} machines and {fault}")
+    if machines > 1 and not os.environ.get("AIPROD_PEPPER"):
+        raise ConfigError(f"the cluster has {machines} machines; set AIPROD_PEPPER, a long random text, alike on all of them")
 
 
 def _pepper(folder: Path) -> bytes:

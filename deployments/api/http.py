@@ -55,12 +55,13 @@ CREATED = answers({JSON: ref("Video")}, 400, 404, 409, 413, 415, 422)
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the routes ask the cluster: the applications' states, the graph with its queues, and the page of metrics.
+    """What the routes ask the cluster: the applications' states, stages that find no node, the graph with its queues, the page of metrics.
 
     With `keys` every request needs one; without, clients on this machine alone are answered, whatever address the proxy listens on.
     """
 
     applications: Callable[[], Awaitable[dict[str, str]]]
+    unplaced: Callable[[], Awaitable[dict[str, str]]]
     graph: Callable[[], Awaitable[dict[str, Any]]]
     metrics: Callable[[], Awaitable[bytes]]
     keys: bool
@@ -239,9 +240,10 @@ class Routes:
         return JSONResponse({"status": "alive"})
 
     async def readyz(self) -> Response:
-        """Ready when every application is; one scaled to zero is."""
-        health = health_of(await self._surroundings.applications())
-        return JSONResponse(health, 200 if health["status"] == "ready" else 503)
+        """Ready when every application is; one scaled to zero is. `unplaced` names stages for which the cluster has no node, and why."""
+        applications, unplaced = await asyncio.gather(self._surroundings.applications(), self._surroundings.unplaced())
+        health = health_of(applications)
+        return JSONResponse({**health, "unplaced": unplaced}, 200 if health["status"] == "ready" else 503)
 
     async def _asked(self, request: Request) -> tuple[Caller, Body]:
         caller = await self._caller(request, WRITE)

@@ -17,6 +17,7 @@ from deployments.api.http import Surroundings, health_of, make_app
 from deployments.api.service import Dispatchers, make_service
 from deployments.api.wire import Wire
 from deployments.offered import make_offer
+from deployments.pools import unplaced_now
 from deployments.settings import ApiArgs
 from deployments.storage import check_reach, open_storage
 from deployments.telemetry.exposition import page
@@ -46,7 +47,9 @@ class Ingress:
         self.grpc_face = GrpcFace(self._service, models=list_models(self._wire), health=self._health, local_only=not args.keys)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return make_app(self._service, self._wire, Surroundings(self._applications, self._graph, self._metrics, keys=self._keys))
+        return make_app(
+            self._service, self._wire, Surroundings(self._applications, self._unplaced, self._graph, self._metrics, keys=self._keys)
+        )
 
     async def _wake(self) -> None:
         """Not waited for: the dispatcher looks by itself too."""
@@ -64,6 +67,9 @@ class Ingress:
     async def _applications(self) -> dict[str, str]:
         applications = (await asyncio.to_thread(serve.status)).applications
         return dict.fromkeys(self._offer.names, "ABSENT") | {name: app.status.value for name, app in applications.items()}
+
+    async def _unplaced(self) -> dict[str, str]:
+        return await asyncio.to_thread(unplaced_now)
 
     async def _health(self) -> dict[str, Any]:
         return health_of(await self._applications())

@@ -103,7 +103,7 @@ def describe_miniature() -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         args = ApiArgs.model_validate({"families": [{"name": miniature.name}], "data": folder, "keys": True})
         service = make_service(args, wire, open_storage(args), Dispatchers(_nothing, _nothing))
-        return make_app(service, wire, Surroundings(_nothing, _nothing, _nothing, keys=args.keys)).openapi()
+        return make_app(service, wire, Surroundings(_nothing, _nothing, _nothing, _nothing, keys=args.keys)).openapi()
 
 
 async def _nothing(*arguments: Any) -> Any:

@@ -78,6 +78,9 @@ def make_desk(tmp_path: Path) -> MakeDesk:
         async def applications() -> dict[str, str]:
             return {"miniature": "RUNNING", "api": "RUNNING"}
 
+        async def unplaced() -> dict[str, str]:
+            return {}
+
         async def graph() -> dict[str, Any]:
             return {"miniature": {"status": "RUNNING", "stages": []}}
 
@@ -85,7 +88,7 @@ def make_desk(tmp_path: Path) -> MakeDesk:
             return page(storage.stock.take(), args=args, applications=await applications(), graph=await graph(), tallies=[])
 
         service = make_service(args, wire, storage, Dispatchers(wake, cancel))
-        desk = Desk(make_app(service, wire, Surroundings(applications, graph, metrics, keys=args.keys)), service, storage)
+        desk = Desk(make_app(service, wire, Surroundings(applications, unplaced, graph, metrics, keys=args.keys)), service, storage)
         return desk
 
     return make
