@@ -23,8 +23,6 @@ from tests.graph import graph  # noqa: E402 - every test that needs the cluster 
 __all__ = ["graph"]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        needs_cluster = CLUSTERS & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("cluster")
-        item.add_marker(pytest.mark.xdist_group("clusters" if needs_cluster else str(item.path)))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    needs_cluster = CLUSTERS & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("cluster")
+    item.add_marker(pytest.mark.xdist_group("clusters" if needs_cluster else str(item.path)))

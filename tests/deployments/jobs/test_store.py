@@ -19,7 +19,9 @@ OUTPUT = {"location": "videos/1/1/video.mp4"}
 def test_a_new_job_is_stored_as_it_was_asked_for(store: JobStore) -> None:
     asked = new_job(webhook_url="https://ada.example/hook", idempotency_key="k", body_hash="h", remixed_from="video_0", priority=-3)
     job, _ = store.create(asked)
-    assert {name: getattr(job, name) for name in dataclasses.asdict(asked)} == dataclasses.asdict(asked)
+    told = dataclasses.asdict(asked)
+    del told["work"]  # which only those read who tell what live jobs want
+    assert {name: getattr(job, name) for name in told} == told
     assert (job.status, job.attempt, job.owner, job.progress, job.stages, job.error, job.output) == (QUEUED, 0, None, {}, [], None, None)
     assert abs(job.created_at - time.time()) < 5
     assert store.get(job.id) == store.get_owned("ada", job.id) == job
