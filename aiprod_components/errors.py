@@ -77,9 +77,20 @@ class StoreRefusedError(StoreUnavailableError):
 
 
 class WeightsChangedError(UnavailableError):
-    """A stage computes with other weights or code than a job was planned for; the job must be planned anew."""
+    """A stage computes with other weights or code than a job was planned for; the job must be planned anew, for `fingerprint` there."""
 
     code = "weights_changed"
+
+    def __init__(self, message: str, *, field: str | None = None, stage: str = "", fingerprint: str = "") -> None:
+        super().__init__(message, field=field)
+        self.stage, self.fingerprint = stage, fingerprint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_refusal, (self.message, self.field, self.stage, self.fingerprint)
+
+
+def _rebuild_refusal(message: str, field: str | None, stage: str, fingerprint: str) -> WeightsChangedError:
+    return WeightsChangedError(message, field=field, stage=stage, fingerprint=fingerprint)
 
 
 class ConfigError(AiprodError):

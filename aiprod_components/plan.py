@@ -10,6 +10,8 @@ from aiprod_components.values import MEDIA, LatentGrid
 
 T = TypeVar("T")
 
+NOTHING: Mapping[str, str] = {}
+
 
 @dataclass(frozen=True)
 class Ref(Generic[T]):
@@ -122,14 +124,16 @@ def _map_refs(value: Any, resolve: Callable[[Ref[Any]], object]) -> Any:
     return value
 
 
-def identify(plan: Plan, *, fingerprint: str) -> dict[str, str]:
-    """Each step's identity: a hash of the family's fingerprint, its call, and the identities of what feeds it.
+def identify(plan: Plan, *, fingerprint: str, own: Mapping[str, str] = NOTHING) -> dict[str, str]:
+    """Each step's identity: a hash of its stage's fingerprint, its call, and the identities of what feeds it.
+
+    A stage's fingerprint is the family's, but for those that have their `own`.
 
     Steps of one identity have one result, in whatever plan they are and whatever they are called there.
     """
     identities: dict[str, str] = {}
     for step in plan.steps:
-        content = json.dumps([fingerprint, step.call.stage, _as_content(step.call, identities)])
+        content = json.dumps([own.get(step.call.stage, fingerprint), step.call.stage, _as_content(step.call, identities)])
         identities[step.name] = hashlib.sha256(content.encode()).hexdigest()
     return identities
 

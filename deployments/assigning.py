@@ -1,5 +1,6 @@
 """a job's row -> its request, loaded -> its plan, the identity of each step, and whose results may answer it; and what is left of it"""
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Mapping
@@ -8,7 +9,7 @@ from dataclasses import asdict
 
 from ray.serve.handle import DeploymentHandle
 
-from aiprod_components.errors import AiprodError
+from aiprod_components.errors import AiprodError, WeightsChangedError
 from aiprod_components.families.base import Family
 from aiprod_components.pipelines.base import VideoRequest
 from aiprod_components.pipelines.storage import load_request
@@ -19,9 +20,11 @@ from deployments.orders import Report
 from deployments.running import Assignment
 from deployments.settings import ApiArgs
 from deployments.storage import Storage
+from deployments.weights import Hearsay, Weights, fetch_weights
 
 SHARED = "shared"  # the scope of results that every tenant may use
 FRESH_SECONDS = 10.0  # for which a family's fingerprint is believed
+TOLD_SECONDS = 1.0  # for which what replicas told is
 
 
 class Assigner:
@@ -30,29 +33,38 @@ class Assigner:
     def __init__(self, args: ApiArgs, families: Mapping[str, Family], storage: Storage) -> None:
         self._args, self._families, self.storage = args, families, storage
         self._fingerprints: dict[str, tuple[float, str]] = {}
+        self._heard = {family: (float("-inf"), Hearsay()) for family in families}
 
-    async def fingerprint(self, family: str, handles: Mapping[str, DeploymentHandle]) -> str:
-        """Of the weights that the family's replicas have now, from one of them."""
+    async def weights(self, family: str, handles: Mapping[str, DeploymentHandle]) -> Weights:
+        """That the family's replicas have now: the family's own from one of them, those of single stages as they told."""
         asked_at, known = self._fingerprints.get(family, (float("-inf"), ""))
         if time.monotonic() - asked_at > FRESH_SECONDS:
             known = await handles["text_encoder"].fingerprint.remote()
             self._fingerprints[family] = time.monotonic(), known
-        return known
+        heard_at, hearsay = self._heard[family]
+        if time.monotonic() - heard_at > TOLD_SECONDS:
+            hearsay.hear(await asyncio.to_thread(fetch_weights, family, handles))
+            self._heard[family] = time.monotonic(), hearsay
+        return hearsay.weights(known)
 
     def forget_fingerprint(self, family: str) -> None:
         self._fingerprints.pop(family, None)
 
+    def note_refusal(self, family: str, refusal: WeightsChangedError) -> None:
+        self.forget_fingerprint(family)
+        self._heard[family][1].note(refusal)
+
     def assign(self, job: Job, fingerprint: str) -> Assignment:
-        """Raises InvalidRequestError when the family cannot make it any more."""
-        family = self._families[job.family]
+        """For weights as a row has them pinned. Raises InvalidRequestError when the family cannot make it any more."""
+        family, weights = self._families[job.family], Weights.from_text(fingerprint)
         plan = load_job_request(job, family=family, storage=self.storage).plan(family)
         own = private(plan)
         return Assignment(
             job=job,
             plan=plan,
-            identities=identify(plan, fingerprint=fingerprint),
+            identities=identify(plan, fingerprint=weights.family, own=weights.own),
             scopes={step.name: self._scope(job.tenant, is_private=own[step.name]) for step in plan.steps},
-            fingerprint=fingerprint,
+            weights=weights,
             artifacts=self._args.artifacts_url,
             provenance=self._args.provenance,
         )

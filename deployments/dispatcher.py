@@ -51,6 +51,7 @@ log = logging.getLogger("ray.serve")
 POLL_SECONDS = 0.5  # between two looks at the queue, where nobody says that there is something
 FLUSH_SECONDS = 0.5
 RETRY_SECONDS = 2.0
+REPLAN_SECONDS = 0.1  # twice that of a job's first attempt whose stage has other weights, and twice as much of each further one
 WAIT_SECONDS = 3.0  # of a job that goes back to the queue because nobody is ready for it
 
 
@@ -244,7 +245,12 @@ class Dispatcher:
             # It may yet be set right, and no worker needs to be lost for the job to be tried again; but not without end.
             tries, pause = self._config.max_attempts, self._config.refused_seconds
             await self._settle(self._storage.jobs.retry, claim, _error(error), tries, pause)
-        except (NotReadyError, WeightsChangedError, StoreUnavailableError, BackPressureError) as error:
+        except WeightsChangedError as error:
+            # Nor was it its fault: at once, later and later while the stage's replicas differ.
+            log.info("%s is planned anew: %s", job.id, error)
+            self._assigner.note_refusal(job.family, error)
+            await self._settle(self._storage.jobs.release, claim, min(REPLAN_SECONDS * 2 ** min(job.attempt, 10), WAIT_SECONDS))
+        except (NotReadyError, StoreUnavailableError, BackPressureError) as error:
             # Nobody was lost: the job waits until there is somebody to do it, and somewhere to put it.
             log.info("%s goes back to the queue: %s", job.id, error)
             self._assigner.forget_fingerprint(job.family)
@@ -264,7 +270,7 @@ class Dispatcher:
         """None: the claim is lost already. Raises NotReadyError when the family's stages, or the job's uploads, cannot be reached."""
         try:
             handles = await self._find_stages(job.family)
-            fingerprint = await self._assigner.fingerprint(job.family, handles)
+            fingerprint = (await self._assigner.weights(job.family, handles)).to_text()
             if not await asyncio.to_thread(self._storage.jobs.pin, Claim.of(job), fingerprint):
                 return None
             return JobRun(await asyncio.to_thread(self._assigner.assign, job, fingerprint), self._storage, handles)

@@ -22,6 +22,7 @@ from deployments.runner import run_plan, steps_to_run
 from deployments.settings import ProvenanceArgs
 from deployments.storage import Storage
 from deployments.telemetry.jobs import attempt_of
+from deployments.weights import Weights
 
 log = logging.getLogger("ray.serve")
 
@@ -37,7 +38,7 @@ class Assignment:
     plan: Plan
     identities: Mapping[str, str]
     scopes: Mapping[str, str]
-    fingerprint: str
+    weights: Weights
     artifacts: str
     provenance: ProvenanceArgs | None = None
 
@@ -59,7 +60,8 @@ class Assignment:
         name, job = step.name, self.job
         to = Publish(self.prefix, job.id, job.family, job.pipeline, self.provenance) if name == self.plan.output else None
         known: dict[str, Any] = {"publish": to, "family": job.family, "traceparent": self.traceparent}
-        whose = ForJob(self.claim, self.artifacts, self.fingerprint, self.identities[name], self.scopes[name], **known)
+        planned_for = self.weights.of(step.call.stage)
+        whose = ForJob(self.claim, self.artifacts, planned_for, self.identities[name], self.scopes[name], **known)
         return Order(name, step.call, whose)
 
 

@@ -24,6 +24,7 @@ from ray.serve.schema import (
 from aiprod_components.errors import AiprodError, ConfigError
 from aiprod_components.families import make_family
 from aiprod_components.families.base import Family
+from aiprod_components.families.stage_weights import with_weights
 from aiprod_components.stages import SHARED, STAGES, stages_of
 from aiprod_components.watermarks import make_watermark
 from deployments.outgoing import OutgoingPolicy
@@ -157,9 +158,14 @@ class DispatcherConfig(_Strict):
 
 
 class StageConfig(_Strict):
-    """A stage's `user_config`: what can change while it runs."""
+    """A stage's `user_config`: what can change while it runs.
+
+    `weights` is a folder laid out as the family's own, from which the stage's networks are taken; absent: the family's. A replica
+    that cannot take them goes on with those that it has.
+    """
 
     threads: int = Field(default=1, ge=1, le=1024)
+    weights: str | None = Field(default=None, min_length=1)
 
 
 class NoConfig(_Strict):
@@ -304,11 +310,20 @@ def _stage_faults(application: Mapping[str, Any], family: Family) -> Iterator[st
         stage, at = deployment["name"], f"{_name(application)}.{deployment['name']}"
         if stage in STAGES and stage not in stages_of(family):
             yield f"{at} has nothing to run; name a folder as {stage} in the application's args, or leave it out"
+        elif (weights := (deployment.get("user_config") or {}).get("weights")) is not None:
+            yield from _weight_faults(family, stage, weights, at=f"{at}.user_config.weights")
         if len(deployment.get("placement_group_bundles") or []) > 1:
             if (family.architecture, stage) not in SHARED:
                 yield f"{at} works in one process; leave placement_group_bundles out"
             elif family.unshared is not None:
                 yield f"{at}: {family.unshared}"
+
+
+def _weight_faults(family: Family, stage: str, weights: str, *, at: str) -> Iterator[str]:
+    try:
+        with_weights(family, stage, Path(weights))
+    except AiprodError as error:
+        yield f"{at}: {error.message}"
 
 
 def _name(application: Mapping[str, Any]) -> str:

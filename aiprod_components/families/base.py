@@ -1,10 +1,10 @@
 """a family: component configs, latent grid, limits, sampling defaults and where the weights are"""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from aiprod_components.diffusion.schedulers import TokenShift
 from aiprod_components.errors import CheckpointError, InvalidRequestError
 from aiprod_components.families.fingerprint import files_in, fingerprint_of
 from aiprod_components.families.loras import COMPONENTS, LoraFile, describe_lora
-from aiprod_components.models.checkpoint import load_model, read_config
+from aiprod_components.models.checkpoint import load_model, read_config, shapes_in
 from aiprod_components.models.lora import weight_shapes
 from aiprod_components.values import LatentGrid, VideoShape
 
@@ -34,9 +34,9 @@ class Limits:
     def check(self, video: VideoShape) -> None:
         """Raises InvalidRequestError, naming the field and the range, when `video` is beyond the limits."""
         self.check_length(video)
-        for field, side in (("height", video.height), ("width", video.width)):
+        for name, side in (("height", video.height), ("width", video.width)):
             if not self.min_side <= side <= self.max_side:
-                raise InvalidRequestError(f"{field} must be {self.min_side} to {self.max_side}, got {side}", field=field)
+                raise InvalidRequestError(f"{name} must be {self.min_side} to {self.max_side}, got {side}", field=name)
         if video.height * video.width > self.max_pixels:
             raise InvalidRequestError(
                 f"width x height must be at most {self.max_pixels} pixels, got {video.width}x{video.height}", field="width"
@@ -108,13 +108,32 @@ class Component:
     config: Any
 
 
+class Description(NamedTuple):
+    """What a network's files say without its weights; no shapes where there are no files."""
+
+    config: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]]
+
+
+# Stage -> the networks that it computes with, the one that it cannot be without first.
+NETWORKS: dict[str, tuple[str, ...]] = {
+    "text_encoder": ("text_encoder",),
+    "vae_encoder": ("vae",),
+    "denoiser": ("denoiser", "preview"),
+    "upsampler": ("upsampler", "temporal_upsampler", "upsampler_3_2", "upsampler_3_4", "upsampler_4_1"),
+    "refiner": ("refiner", "preview"),
+    "vae_decoder": ("vae",),
+}
+
+
 @dataclass(frozen=True)
 class Family:
     """A table of all that stages and pipelines must know of a model; `load(component)` reads its weights (CheckpointError).
 
     `architecture` says whose stages compute with it. `encodes_alone`: what a prompt is to a network depends on whether another is encoded
     beside it. `antialiases_keyframes`: what the network knows as the picture of a keyframe was filtered before it was made smaller.
-    `warning` is what its operator should know of it at start (None: nothing).
+    `warning` is what its operator should know of it at start (None: nothing). `replaced` are networks that lie in other folders than
+    `weights`: a stage may have weights of its own.
     """
 
     name: str
@@ -136,6 +155,7 @@ class Family:
     antialiases_keyframes: bool = True
     is_distilled: bool = False  # the weights of stage 1 are: the few predefined steps need no LoRA
     warning: str | None = None
+    replaced: Mapping[str, Path] = field(default_factory=dict[str, Path])
 
     @property
     def makes_sound(self) -> bool:
@@ -169,11 +189,14 @@ class Family:
         """A hash of all that results depend on: the content of weights, LoRAs and language model, the tables, the code and its packages."""
         tables = {name: getattr(self, name) for name in ("limits", "sampling", "chaining", "grid", "video")}
         networks = {name: (part.config_class.__name__, _as_table(part.config)) for name, part in self.components.items()}
+        weights = dict(files_in("weights", self.weights, "*.safetensors", "*.json", "loras/*.safetensors", "loras/*.json"))
+        for name, folder in self.replaced.items():  # by content: the same files in another folder are the same weights
+            weights |= files_in("weights", folder, f"{name}.safetensors", f"{name}.json")
         return fingerprint_of(
             {"name": self.name, "attention_blocks": self.attention_blocks, "watermark": self.watermark, "networks": networks}
             | {name: asdict(table) for name, table in tables.items()},
             [
-                *files_in("weights", self.weights, "*.safetensors", "*.json", "loras/*.safetensors", "loras/*.json"),
+                *weights.items(),
                 *files_in("loras", self.lora_folder, "*.safetensors", "*.json"),
                 *files_in("prompt_enhancer", self.prompt_enhancer, "**/*"),
             ],
@@ -190,25 +213,45 @@ class Family:
 
     def _shapes(self, name: str) -> dict[str, tuple[int, ...]]:
         component = self.components[name]
-        config = component.config
-        if self.weights is not None:
-            config = read_config(component.model, component.config_class, (self.weights / name).with_suffix(".json"))  # type: ignore[arg-type]
         with torch.device("meta"):
-            return weight_shapes(component.model(config))
+            return weight_shapes(component.model(self._config(name, self.folder_of(name))))
+
+    def _config(self, name: str, folder: Path | None) -> Any:
+        component = self.components[name]
+        if folder is None:
+            return component.config
+        return read_config(component.model, component.config_class, (folder / name).with_suffix(".json"))  # type: ignore[arg-type]
+
+    def folder_of(self, name: str) -> Path | None:
+        """Where the network `name` lies; None: its weights are drawn."""
+        return self.replaced.get(name, self.weights)
+
+    def file_of(self, name: str, folder: Path) -> Path:
+        """By which it is known whether the network `name` lies in a folder."""
+        return folder / f"{name}.safetensors"
+
+    def networks_of(self, stage: str) -> tuple[str, ...]:
+        """What a stage computes with, the network that it cannot be without first; none for one without weights in the family's folder."""
+        return NETWORKS.get(stage, ())
+
+    def describe(self, name: str, folder: Path | None) -> Description:
+        """The network `name` as it lies in a folder (None: as it is drawn). Raises CheckpointError when it is missing or damaged."""
+        config = _as_table(self._config(name, folder)) or {}
+        return Description(config, {} if folder is None else shapes_in((folder / name).with_suffix(".safetensors")))
 
     def has(self, name: str) -> bool:
         """Whether there are weights of the network `name`."""
         if name not in self.components:
             return False
-        if self.weights is None:
+        if (folder := self.folder_of(name)) is None:
             return self.components[name].config is not None
-        return (self.weights / f"{name}.safetensors").is_file()
+        return self.file_of(name, folder).is_file()
 
     def load(self, name: str) -> nn.Module:
         """The network `name`, ready for inference. Raises CheckpointError naming the file and the remedy."""
         component = self.components[name]
-        if self.weights is not None:
-            return load_model(component.model, component.config_class, self.weights / name)  # type: ignore[arg-type]
+        if (folder := self.folder_of(name)) is not None:
+            return load_model(component.model, component.config_class, folder / name)  # type: ignore[arg-type]
         if component.config is None:
             raise CheckpointError(f"family {self.name} has no random form of {name}; name a folder of weights")
         with torch.random.fork_rng(devices=[]):

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from aiprod_components.calls import Guidance
 from aiprod_components.diffusion.schedulers import TokenShift
 from aiprod_components.errors import CheckpointError
-from aiprod_components.families.base import Chaining, Family, Limits, SamplingDefaults
+from aiprod_components.families.base import Chaining, Description, Family, Limits, SamplingDefaults
 from aiprod_components.families.fingerprint import files_in, fingerprint_of, sample_of_file
 from aiprod_components.families.loras import COMPONENTS as LORA_COMPONENTS
 from aiprod_components.families.loras import LoraFile, Shapes, describe_lora
-from aiprod_components.families.ltx2_files import check_tensors, files_of, read_json, read_tensors
+from aiprod_components.families.ltx2_files import check_tensors, check_weights, files_of, read_json, read_tensors
 from aiprod_components.families.ltx2_fitting import AS_IT_IS, Fitting
 from aiprod_components.families.ltx2_folder import (
     BLOCKS,
@@ -74,13 +74,34 @@ class LTX2Family(Family):
 
     def has(self, name: str) -> bool:
         """Whether there are weights of the network `name`."""
-        return (self.folder / COMPONENT_FOLDERS.get(name, name) / "config.json").is_file()
+        part = COMPONENT_FOLDERS.get(name, name)
+        return self.file_of(part, self._place(part).parent).is_file()
 
     def load(self, name: str) -> nn.Module:
         """The network in the folder `name`, ready for inference, in the family's precision. Raises CheckpointError naming the file."""
         # The vocoder sums many small numbers: below float32 the sound is audibly wrong.
         dtype = torch.float32 if name == "vocoder" else self.dtype
-        return load_network(self.folder / name, class_of(self.folder, name), dtype=dtype)
+        return load_network(self._place(name), class_of(self.folder, name), dtype=dtype)
+
+    def _place(self, part: str) -> Path:
+        return self.replaced.get(part, self.folder) / part
+
+    def networks_of(self, stage: str) -> tuple[str, ...]:
+        """The folders that a stage loads; the tokenizer stays the checkpoint's."""
+        if stage == "denoiser":
+            return (self.transformer,)
+        return STAGE_FOLDERS.get(stage, ())
+
+    def file_of(self, name: str, folder: Path) -> Path:
+        return folder / name / "config.json"
+
+    def describe(self, name: str, folder: Path | None) -> Description:
+        """Without what only says by which release of diffusers it was written, and from where. Raises CheckpointError."""
+        assert folder is not None, "this family always has a folder"
+        check_weights(folder / name)
+        shapes = {key: shape for file in files_of(folder / name) for key, shape in check_tensors(file).items()}
+        said = read_json(folder / name / "config.json")
+        return Description({key: value for key, value in said.items() if key not in UNREAD}, shapes)
 
     @property
     def transformer(self) -> str:
@@ -105,11 +126,11 @@ class LTX2Family(Family):
 
     def statistics(self, name: str) -> tuple[Tensor, Tensor]:
         """Mean and deviation of each channel of the latents of `vae` or `audio_vae`, rounded as those of one whole pipeline are."""
-        mean, deviation = read_tensors(self.folder / name, ("latents_mean", "latents_std"))
+        mean, deviation = read_tensors(self._place(name), ("latents_mean", "latents_std"))
         return mean.to(self.dtype), deviation.to(self.dtype)
 
     def config(self, name: str) -> dict[str, Any]:
-        return read_json(self.folder / name / "config.json")
+        return read_json(self._place(name) / "config.json")
 
     @cached_property
     def loras(self) -> dict[str, LoraFile]:
@@ -134,13 +155,26 @@ class LTX2Family(Family):
         """Of names, sizes, headers and samples of the files: they are too large to be read whole whenever a replica starts."""
         tables: dict[str, Any] = {"name": self.name, "version": self.version.name, "fitting": asdict(self.fitting)}
         tables |= {"is_distilled": self.is_distilled, "watermark": self.watermark}
-        files = [
-            *files_in("weights", self.folder, *(f"**/*{ending}" for ending in (".safetensors", ".json", ".model"))),
-            *files_in("loras", self.lora_folder, "*.safetensors", "*.json"),
-        ]
-        return fingerprint_of(tables | {"files": {name: sample_of_file(file) for name, file in files}}, [])
+        files = dict(files_in("weights", self.folder, *(f"**/*{ending}" for ending in ENDINGS)))
+        for part, folder in self.replaced.items():
+            files = {name: file for name, file in files.items() if not name.startswith(f"weights/{part}/")}
+            files |= files_in("weights", folder, *(f"{part}/**/*{ending}" for ending in ENDINGS))
+        files |= files_in("loras", self.lora_folder, "*.safetensors", "*.json")
+        return fingerprint_of(tables | {"files": {name: sample_of_file(file) for name, file in sorted(files.items())}}, [])
 
 
+ENDINGS = (".safetensors", ".json", ".model")  # of the files that results depend on
+UNREAD = ("_diffusers_version", "_name_or_path", "transformers_version")  # of a config
+# Stage -> the folders that it loads, the one that it cannot be without first; of the denoiser the checkpoint says which.
+STAGE_FOLDERS: dict[str, tuple[str, ...]] = {
+    "text_encoder": ("text_encoder", "connectors"),
+    "vae_encoder": ("vae",),
+    "audio_encoder": ("audio_vae",),
+    "upsampler": ("latent_upsampler",),
+    "refiner": ("transformer",),
+    "audio_decoder": ("audio_vae", "vocoder"),
+    "vae_decoder": ("vae",),
+}
 # What pipelines call a network -> the folder that it lies in.
 COMPONENT_FOLDERS = {"denoiser": "transformer", "refiner": "transformer", "upsampler": "latent_upsampler"}
 

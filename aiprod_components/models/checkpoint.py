@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -48,12 +48,23 @@ def load_model(model_class: type[M], config_class: type, path: Path) -> M:
     return model.eval().requires_grad_(False)
 
 
+def shapes_in(weights: Path) -> dict[str, tuple[int, ...]]:
+    """By name, from the header alone. Raises CheckpointError when the file is missing or truncated."""
+    if not weights.is_file():
+        raise CheckpointError(f"{weights} does not exist; put it there, or name another folder")
+    try:
+        with safe_open(weights, "pt") as tensors:
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{weights} is not a whole safetensors file ({error}); copy it again") from error
+
+
 def read_config(model_class: type[nn.Module], config_class: type, description: Path) -> Any:
     """The frozen config that NAME.json holds. Raises CheckpointError when it describes another model."""
     try:
         record = json.loads(description.read_text())
         if record["model"] != model_class.__name__:
-            raise CheckpointError(f"{description} describes a {record['model']}, not a {model_class.__name__}")
+            raise CheckpointError(f"{description} describes a {record['model']}, not a {model_class.__name__}; name another folder")
         return TypeAdapter(config_class).validate_python(record["config"])
     except (json.JSONDecodeError, KeyError, TypeError, ValidationError) as error:
         raise CheckpointError(f"{description} is not a description of a {model_class.__name__}: {error}") from error
