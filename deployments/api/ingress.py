@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
@@ -22,10 +23,12 @@ from deployments.settings import ApiArgs
 from deployments.storage import check_reach, open_storage
 from deployments.telemetry.exposition import page
 from deployments.telemetry.starting import start
+from deployments.weights import Told, fetch_weights
 
 log = logging.getLogger("ray.serve")
 
 ANSWER_SECONDS = 2.0
+DIGITS = 12  # of a fingerprint that are shown
 CANCEL_SECONDS = 35.0  # that a cancellation waits for the replica to be free: a step, and the way there
 
 
@@ -77,16 +80,20 @@ class Ingress:
     async def _graph(self) -> dict[str, Any]:
         applications = (await asyncio.to_thread(serve.status)).applications
         activities = await self._ask("activity")
-        return {name: self._describe(name, applications.get(name), activities) for name in self._offer.names}
+        told = await asyncio.to_thread(self._told)
+        return {name: self._describe(name, applications.get(name), activities, told.get(name, {})) for name in self._offer.names}
 
-    def _describe(self, family: str, application: Any, activities: list[dict[str, Any]]) -> dict[str, Any]:
+    def _told(self) -> dict[str, dict[str, Told]]:
+        return {name: fetch_weights(name, stages_of(family)) for name, family in self._offer.families.items()}
+
+    def _describe(self, family: str, application: Any, activities: list[dict[str, Any]], told: Mapping[str, Told]) -> dict[str, Any]:
         deployments = {} if application is None else application.deployments
         if (fault := self._offer.faults.get(family)) is not None:
             return {"status": _status(application), "stages": [], "fault": fault}
         return {
             "status": _status(application),
             "stages": [
-                {"name": name, "replicas": _running(deployments.get(name)), **_counts(activities, family, name)}
+                {"name": name, "replicas": _running(deployments.get(name)), **_counts(activities, family, name), **_weights(told.get(name))}
                 for name in stages_of(self._offer.families[family])
             ],
         }
@@ -117,6 +124,13 @@ async def _quietly(response: Any) -> None:
         await response
     except (RayError, RayServeException) as error:
         log.info("the dispatcher was not woken: %s", type(error).__name__)
+
+
+def _weights(told: Told | None) -> dict[str, str]:
+    """By what the replica said that was the last to be given some."""
+    if told is None:
+        return {}
+    return {"weights": told.fingerprint[:DIGITS], **({} if told.fault is None else {"fault": told.fault})}
 
 
 def _counts(activities: list[dict[str, Any]], family: str, stage: str) -> dict[str, int]:

@@ -53,6 +53,19 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     ),
     "a misspelt user config": (lambda c: stage(c).update(user_config={"thread": 1}), "miniature.denoiser.user_config.thread"),
     "no threads": (lambda c: stage(c).update(user_config={"threads": 0}), "miniature.denoiser.user_config.threads"),
+    "weights that are not there": (
+        lambda c: stage(c)["user_config"].update(weights="/nowhere"),
+        "miniature.denoiser.user_config.weights: /nowhere is no folder; name one with the denoiser",
+    ),
+    "another stage's weights": (
+        lambda c: stage(c)["user_config"].update(weights=str(CONFIG.parent / "docs")),
+        "miniature.denoiser.user_config.weights: " + str(CONFIG.parent / "docs/denoiser.safetensors") + " is missing",
+    ),
+    "no name of weights": (lambda c: stage(c)["user_config"].update(weights=""), "miniature.denoiser.user_config.weights"),
+    "weights of an API": (
+        lambda c: deployments(c)["dispatcher"].update(user_config={"weights": "x"}),
+        "api.dispatcher.user_config.weights",
+    ),
     "an unknown stage": (
         lambda c: stage(c).update(name="denoizer"),
         "miniature.denoizer is not a deployment; they are family,",

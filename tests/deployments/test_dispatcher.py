@@ -17,6 +17,7 @@ from deployments import running
 from deployments.jobs.records import COMPLETED, FAILED
 from deployments.orders import Order, Report
 from deployments.settings import ApiArgs
+from deployments.weights import Weights
 from tests.deployments.stages_here import Stages, ask, ended, working
 
 # Serve calls a deployment's destructor and waits for it; Python does so once more, in vain.
@@ -99,6 +100,26 @@ def test_a_job_waits_for_a_family_that_is_not_there(absent: Exception, args: Api
 def test_a_job_waits_out_a_change_of_weights(args: ApiArgs, monkeypatch: pytest.MonkeyPatch) -> None:
     changing = failing("draft", *[WeightsChangedError("other weights")] * 8)
     assert outcome(args, Stages(changing), monkeypatch, max_attempts=2).status == COMPLETED
+
+
+def test_a_job_is_planned_anew_for_the_weights_of_the_stage_that_refused_it_and_keeps_what_came_before(
+    args: ApiArgs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str, str]] = []
+
+    async def refuse_the_old(order: Order, stop: asyncio.Event) -> None:
+        assert order.job is not None
+        asked.append((order.step, order.job.fingerprint, order.job.identity))
+        if order.call.stage == "denoiser" and order.job.fingerprint != "new":
+            raise WeightsChangedError("other weights", stage="denoiser", fingerprint="new")
+
+    stages = Stages(refuse_the_old)
+    job = outcome(args, stages, monkeypatch, max_attempts=1)
+    assert (job.status, job.attempt) == (COMPLETED, 2)
+    assert stages.runs == ["prompt", "draft", "draft", "doubled", "refined", "video"]
+    assert [fingerprint for _, fingerprint, _ in asked] == ["weights", "weights", "new", "weights", "weights", "weights"]
+    (_, _, old), (_, _, new) = [step for step in asked if step[0] == "draft"]
+    assert old != new and Weights.from_text(job.fingerprint or "") == Weights("weights", {"denoiser": "new"})
 
 
 def going_away(calls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, *, times: int = 9, told: BaseError = SLOW_DOWN) -> list[str]:
