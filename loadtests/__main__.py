@@ -26,6 +26,7 @@ from loadtests.traffic import traffic_named
 LOCUSTFILE = ROOT / "loadtests" / "locustfile.py"
 # What two idle cores keep by a wide margin, and do not with a stage at a quarter of its pace.
 PROMISED = ("p95=15s,errors=1%", "drafts:p95=8s")
+PROMISED_SHOWN = " ".join(PROMISED).replace("%", "%%")  # argparse formats what it shows
 DEFAULT_TRAFFIC = "miniature-two-minutes"
 BAD_INPUT = 2
 AFTER_WARMING = 1000  # the first number: the seeds before it are taken
@@ -69,7 +70,7 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--config", type=Path, default=ROOT / "serve_config.yaml", help="of a server of its own")
     add("--traffic", default=DEFAULT_TRAFFIC, help="a YAML file, or one of loadtests/traffic by name")
     add("--face", choices=("http", "grpc", "both"), default="both")
-    add("--slo", action="append", default=None, help=f"what is promised (default, of the default traffic alone: {' '.join(PROMISED)})")
+    add("--slo", action="append", default=None, help=f"what is promised (default, of the default traffic alone: {PROMISED_SHOWN})")
     add("--out", type=Path, default=ROOT / "docs" / "loadtest", help="the folder of report.html and result.json")
     add("--throttle", action="append", type=_throttle, default=[], metavar="STAGE=PACE", help="slow a stage of this machine on purpose")
     return parser.parse_known_args(arguments)

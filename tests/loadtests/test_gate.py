@@ -8,7 +8,7 @@ import pytest
 
 from aiprod_components.errors import InvalidRequestError
 from deployments.capacity.traffic import Traffic
-from loadtests.__main__ import DEFAULT_TRAFFIC, PROMISED
+from loadtests.__main__ import DEFAULT_TRAFFIC, PROMISED, main
 from loadtests.gate import broken, read_promises
 from loadtests.result import result_of
 from loadtests.traffic import FACES, FOLDER, PERSONAS, askers, traffic_named
@@ -113,3 +113,9 @@ def test_a_bad_traffic_file_is_named_with_its_field(tmp_path: Path) -> None:
     path.write_text((FOLDER / "burst.yaml").read_text().replace("persona: burst", "persona: bursty"))
     with pytest.raises(InvalidRequestError, match=rf"{path}: classes\.0\.persona: .*'steady', 'burst'.*got 'bursty'"):
         traffic_named(str(path))
+
+
+def test_the_options_are_shown_with_what_is_promised(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    assert ended.value.code == 0 and " ".join(PROMISED) in " ".join(capsys.readouterr().out.split())
