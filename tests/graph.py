@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Graph:
     data: Path
     session: Path  # Ray's own folder, in which it writes logs
     collector: Collector | None = None
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])  # as it was deployed
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=PATIENCE, trust_env=False)
@@ -77,7 +78,7 @@ def running_graph(config: dict[str, Any], *, data: Path | None = None, environme
             url = f"http://127.0.0.1:{config['http_options']['port']}"
             _wait_until_ready(url)
             session = Path(folder) / "session_latest"
-            yield Graph(url, config["grpc_options"]["port"], time.monotonic() - start, kept, session)
+            yield Graph(url, config["grpc_options"]["port"], time.monotonic() - start, kept, session, config=config)
         finally:
             serve.shutdown()
             ray.shutdown()

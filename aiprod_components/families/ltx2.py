@@ -164,7 +164,7 @@ class LTX2Family(Family):
 
 
 ENDINGS = (".safetensors", ".json", ".model")  # of the files that results depend on
-UNREAD = ("_diffusers_version", "_name_or_path", "transformers_version")  # of a config
+UNREAD = ("_diffusers_version", "_name_or_path", "transformers_version", "torch_dtype", "dtype")  # of a config
 # Stage -> the folders that it loads, the one that it cannot be without first; of the denoiser the checkpoint says which.
 STAGE_FOLDERS: dict[str, tuple[str, ...]] = {
     "text_encoder": ("text_encoder", "connectors"),
