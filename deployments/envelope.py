@@ -22,13 +22,14 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Receipt:
-    """Who ran a step and for how long; queued is from the moment when all its inputs were there."""
+    """Who ran a step, for how long and on how many GPUs (0: a CPU); queued is from the moment when all its inputs were there."""
 
     step: str
     stage: str
     replica: str
     queued_seconds: float
     run_seconds: float
+    gpus: int = 0
 
 
 @dataclass(frozen=True)

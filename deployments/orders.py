@@ -65,7 +65,7 @@ class Report:
     """Of a job's step: `done` of `total` are behind it (0 of 0: it has begun). `previews` counts the pictures shown so far.
 
     With a receipt the step has ended, and its result is in the artifact store: `kept_bytes` of it (0: it could not be kept), or the
-    files that were `published`. `gpus` worked on it, and `batches` are how often so many calls took a step together.
+    files that were `published`. `batches` are how often so many calls took a step together.
     """
 
     job: ForJob
@@ -77,7 +77,6 @@ class Report:
     receipt: Receipt | None = None
     kept_bytes: int = 0
     published: Published | None = None
-    gpus: int = 0
     batches: Mapping[int, int] = field(default_factory=dict)
 
 
@@ -89,6 +88,7 @@ def receipt_record(receipt: Receipt, *, attempt: int, cache_hit: bool = False) -
         "replica": receipt.replica,
         "queued_seconds": round(receipt.queued_seconds, 4),
         "run_seconds": round(receipt.run_seconds, 4),
+        "gpus": receipt.gpus,
         "cache_hit": cache_hit,
         "attempt": attempt,
     }

@@ -126,12 +126,13 @@ class StageReplica:
             # The device context is lost for this process: only a new replica can go on.
             self._failure = f"{type(error).__name__} in step {order.step}"
             raise UnavailableError(f"stage {self._name} lost its device; it is being restarted, try again") from error
+        ran = time.perf_counter() - started
         # Two machines' clocks differ by more than an idle queue takes.
-        receipt = Receipt(order.step, self._name, self._replica, max(queued, 0.0), time.perf_counter() - started)
+        receipt = Receipt(order.step, self._name, self._replica, max(queued, 0.0), ran, self._gpus)
         sealed = Sealed.of(value, receipts=(*merge_receipts(opened.values()), receipt))
         if order.job is not None and reporter is not None:
             published = value if isinstance(value, Published) else None
-            more: dict[str, Any] = {"published": published, "gpus": self._gpus, "batches": dict(progress.batches)}
+            more: dict[str, Any] = {"published": published, "batches": dict(progress.batches)}
             self._shelf.keep(sealed, order.job, then=lambda size: reporter.end(receipt, kept_bytes=size, **more))
         return sealed
 

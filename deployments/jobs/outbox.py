@@ -94,16 +94,13 @@ def wait_after(tries: int) -> float:
 
 
 def _event(job: Job, *, url: str) -> dict[str, Any]:
-    ended_at = job.completed_at
-    if ended_at is None:
-        raise ValueError(f"{job.id} is {job.status} and has not ended")
     context = job_context(job.traceparent, job.id)
     event_id = f"evt_{secrets.token_hex(16)}"
     payload = {
         "type": f"video.{job.status}",
         "id": event_id,
         "object": "event",
-        "created_at": int(ended_at),
+        "created_at": int(job.ended_at),
         "data": {"id": job.id, "status": job.status, "error": job.error},
     }
     return {
@@ -111,9 +108,9 @@ def _event(job: Job, *, url: str) -> dict[str, Any]:
         "tenant": job.tenant,
         "url": url,
         "payload": payload,
-        "created_at": ended_at,
+        "created_at": job.ended_at,
         "tries": 0,
-        "due_at": ended_at,
+        "due_at": job.ended_at,
         "error": None,
         "traceparent": None if context is None else str(context),
     }

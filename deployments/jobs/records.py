@@ -68,6 +68,13 @@ class Job:
         """What clients are told: a job that is claimed still waits until a stage has started."""
         return QUEUED if self.status == IN_PROGRESS and not self.begun else self.status
 
+    @property
+    def ended_at(self) -> float:
+        """Raises ValueError while it waits or is at work."""
+        if self.completed_at is None:
+            raise ValueError(f"{self.id} is {self.status} and has not ended")
+        return self.completed_at
+
 
 @dataclass(frozen=True)
 class Claim:

@@ -10,10 +10,9 @@ from deployments.jobs import fairness, transitions
 from deployments.jobs.admission import admit, known_by, refund
 from deployments.jobs.clock import Clock
 from deployments.jobs.database import Database
-from deployments.jobs.outbox import announce
 from deployments.jobs.records import CANCELLED, FINAL, IN_PROGRESS, LIVE, QUEUED, Changes, Claim, Job, NewJob, QueueLimits
 from deployments.jobs.tables import Words, is_claimed, is_queued, jobs
-from deployments.jobs.transitions import JOB, WAITING, change, end, held
+from deployments.jobs.transitions import JOB, WAITING, change, conclude, end, held
 
 Receipts = list[dict[str, Any]]
 
@@ -133,7 +132,7 @@ class JobStore:
             job = _job(row)
             if job.status in LIVE:
                 refund(connection, job)
-                announce(connection, [_job({**row, "status": CANCELLED, "completed_at": row["now"]})])
+                conclude(connection, [_job({**row, "status": CANCELLED, "completed_at": row["now"]})])
             return job
 
     def expired(self, limit: int) -> list[Job]:

@@ -135,6 +135,43 @@ spending = Table(
     Column("cost", Real, nullable=False),
 )
 
+# What is counted of a job when it ends; apart from the jobs, because a video that is deleted or out of time was made all the same.
+ended_jobs = Table(
+    "ended_jobs",
+    metadata,
+    Column("id", Words, primary_key=True),
+    Column("day", Integer, nullable=False),  # since 1970, UTC
+    Column("ended_at", Real, nullable=False),
+    Column("tenant", Words, nullable=False),
+    Column("family", Words, nullable=False),
+    Column("pipeline", Words, nullable=False),
+    Column("status", Words, nullable=False),
+    Column("error", Words),  # its code
+    Column("wait_seconds", Real),  # until it was claimed for the first time
+    Column("total_seconds", Real, nullable=False),
+    Column("cost", Real, nullable=False),
+)
+Index(None, ended_jobs.c.day)
+Index(None, ended_jobs.c.tenant, ended_jobs.c.day)
+
+# Their receipts, with what a question asks by: it need not read the jobs besides.
+ended_steps = Table(
+    "ended_steps",
+    metadata,
+    Column("job", Words, primary_key=True),
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("day", Integer, nullable=False),
+    Column("tenant", Words, nullable=False),
+    Column("family", Words, nullable=False),
+    Column("stage", Words, nullable=False),
+    Column("queued_seconds", Real, nullable=False),
+    Column("run_seconds", Real, nullable=False),
+    Column("gpus", Integer, nullable=False),
+    Column("cache_hit", Boolean, nullable=False),
+)
+Index(None, ended_steps.c.day)
+Index(None, ended_steps.c.tenant, ended_steps.c.day)
+
 api_keys = Table(
     "api_keys",
     metadata,

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, select, tuple_, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from deployments.jobs.analytics import note_ended
 from deployments.jobs.clock import Clock
 from deployments.jobs.outbox import announce
 from deployments.jobs.records import CANCELLED, COMPLETED, FAILED, IN_PROGRESS, LIVE, QUEUED, Claim, Job
@@ -41,10 +42,16 @@ def apply(connection: Connection, statement: ReturningUpdate[Any]) -> list[Job]:
 
 
 def end(connection: Connection, where: ColumnElement[bool], values: dict[str, Any]) -> list[Job]:
-    """Ends jobs and writes the events that say so, or neither."""
+    """Ends jobs and writes what follows from it, or neither."""
     ended = apply(connection, change(where, {"completed_at": Clock(), "lease_until": None, **values}))
-    announce(connection, ended)
+    conclude(connection, ended)
     return ended
+
+
+def conclude(connection: Connection, ended: Sequence[Job]) -> None:
+    """What follows from the end of jobs, in its transaction: the events that say so, and what is counted of them."""
+    announce(connection, ended)
+    note_ended(connection, ended)
 
 
 def completion(output: dict[str, Any], stages: list[dict[str, Any]], retention_seconds: float | None) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Account:
         whose = {"family": report.job.family, "stage": report.stage}
         self.tally.observe(metrics.STAGE_SECONDS, receipt.run_seconds, **whose)
         self.tally.observe(metrics.STAGE_WAIT, receipt.queued_seconds, **whose)
-        self.tally.add(metrics.GPU_SECONDS, receipt.run_seconds * report.gpus, **whose)
+        self.tally.add(metrics.GPU_SECONDS, receipt.run_seconds * receipt.gpus, **whose)
         for size, times in report.batches.items():
             for _ in range(times):
                 self.tally.observe(metrics.BATCH_SIZE, size, **whose)

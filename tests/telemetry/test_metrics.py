@@ -124,14 +124,14 @@ def test_a_lease_that_runs_out_is_counted_by_who_finds_it(args: ApiArgs, monkeyp
 
 def test_a_steps_last_word_is_counted_by_the_dispatcher_that_claimed_its_job(args: ApiArgs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every dispatcher is told, also when the job is over."""
-    receipt = Receipt("draft", "denoiser", "here", 0.5, 2.0)
+    receipt = Receipt("draft", "denoiser", "here", 0.5, 2.0, gpus=4)
 
     async def run() -> Page:
         async with working(args, Stages(), monkeypatch) as one:
             two = Dispatcher(args)
             for dispatcher in (one, two):
                 job = ForJob(Claim("video_1", 1, one._owner), "file:///nowhere", "f", "i", "s", family="miniature")
-                report = Report(job, "draft", "denoiser", receipt=receipt, gpus=4, batches={1: 2, 4: 1})
+                report = Report(job, "draft", "denoiser", receipt=receipt, batches={1: 2, 4: 1})
                 await dispatcher.report(report)
             return await page_of(args, one, two)
 
