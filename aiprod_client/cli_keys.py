@@ -32,6 +32,7 @@ class Scope(StrEnum):
     READ = "read"
     WRITE = "write"
     METRICS = "metrics"
+    ADMIN = "admin"
 
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -13,8 +13,9 @@ from limits.strategies import MovingWindowRateLimiter
 from aiprod_components.errors import ConfigError, ForbiddenError, RateLimitedError, UnauthenticatedError
 from deployments.jobs.keys import KeyStore
 
-READ, WRITE, METRICS = "read", "write", "metrics"  # the last for the operator's own: figures of all tenants together
-SCOPES = (READ, WRITE, METRICS)
+# The last two for the operator's own: figures of all tenants together, and what each of them used.
+READ, WRITE, METRICS, ADMIN = "read", "write", "metrics", "admin"
+SCOPES = (READ, WRITE, METRICS, ADMIN)
 LOCAL_TENANT = "local"  # whose all is where no keys are asked for
 LONGEST_WAIT = 120  # seconds that a client is told to wait at most
 

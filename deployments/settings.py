@@ -34,6 +34,7 @@ from deployments.scaling_args import policy_faults, slot_faults
 FAMILY, INGRESS = "family", "ingress"  # the root deployments of the two kinds of application
 DISPATCHER = "dispatcher"
 API = "api"  # the application in which stages find the dispatcher
+MOST_DAYS = 400  # that are looked back on
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -94,6 +95,13 @@ class CacheArgs(_Strict):
     share_prompts: bool = False
 
 
+class AnalyticsArgs(_Strict):
+    """What `GET /v1/analytics` tells: the price of a GPU's hour (absent: nothing in money), and for how many days what ended is known."""
+
+    gpu_hour_price: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    kept_days: int = Field(default=MOST_DAYS, ge=1, le=MOST_DAYS)
+
+
 class ProvenanceArgs(_Strict):
     """PEM files to sign finished videos with (C2PA), on every node that decodes: a certificate chain and its private key."""
 
@@ -122,6 +130,7 @@ class ApiArgs(_Strict):
     cache: CacheArgs = CacheArgs()
     outgoing: OutgoingPolicy = OutgoingPolicy()
     provenance: ProvenanceArgs | None = None
+    analytics: AnalyticsArgs = AnalyticsArgs()
 
     @property
     def folder(self) -> Path:

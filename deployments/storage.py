@@ -11,6 +11,7 @@ import ray
 
 from aiprod_components.errors import ConfigError
 from deployments.artifacts import ArtifactStore
+from deployments.jobs.analytics import EndedJobs
 from deployments.jobs.database import open_database
 from deployments.jobs.kept import KeptSteps
 from deployments.jobs.keys import KeyStore
@@ -32,6 +33,7 @@ class Storage:
 
     jobs: JobStore
     live: LiveJobs
+    ended: EndedJobs
     kept: KeptSteps
     outbox: Outbox
     stock: Stocktaking
@@ -57,6 +59,7 @@ def open_storage(args: ApiArgs) -> Storage:
     return Storage(
         jobs=JobStore(database, QueueLimits(**args.queue.model_dump())),
         live=LiveJobs(database),
+        ended=EndedJobs(database, gpu_hour_price=args.analytics.gpu_hour_price),
         kept=KeptSteps(database),
         outbox=Outbox(database),
         stock=Stocktaking(database),

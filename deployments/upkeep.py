@@ -82,6 +82,7 @@ class Upkeep:
             storage.kept.forget(step.scope, [step.identity])
             storage.artifacts.delete(step.location)
         storage.outbox.purge(DELIVERIES_KEPT_SECONDS)
+        storage.ended.purge(self._args.analytics.kept_days)
 
 
 def _among(names: Sequence[str], unowned: Callable[[Sequence[str]], set[str]]) -> set[str]:

@@ -4,11 +4,12 @@ from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from deployments.api.sources import ExtensionFields, RemixFields
 from deployments.api.wire import Wire
+from deployments.jobs.analytics import Analytics
 
 PROBLEM = "application/problem+json"
 REF = "#/components/schemas/"
@@ -38,6 +39,7 @@ class StageLine(BaseModel):
     replica: str
     queued_seconds: float
     run_seconds: float
+    gpus: int = Field(default=0, description="That it ran on; 0: a CPU.")
     cache_hit: bool
     attempt: int
 
@@ -108,6 +110,7 @@ class Problem(BaseModel):
     error: ErrorPart
 
 
+ANALYTICS = TypeAdapter(Analytics)
 DOCUMENTS: tuple[type[BaseModel], ...] = (Video, VideoPage, DeletedVideo, Problem, RemixFields)
 MEANINGS = {
     400: "The request cannot be met as asked; the message says what can.",
@@ -152,7 +155,8 @@ def describe_api(app: FastAPI, wire: Wire) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     _, schemas = models_json_schema([(model, "validation") for model in DOCUMENTS], ref_template=f"{REF}{{model}}")
     components: dict[str, Any] = document.setdefault("components", {})
-    components["schemas"] = {**schemas["$defs"], **_request_schemas(wire)}
+    analytics = ANALYTICS.json_schema(ref_template=f"{REF}{{model}}", mode="serialization")
+    components["schemas"] = {**schemas["$defs"], **analytics.pop("$defs"), "Analytics": analytics, **_request_schemas(wire)}
     components["securitySchemes"] = {
         "key": {"type": "http", "scheme": "bearer", "description": "An API key; where none is needed, none is looked at."}
     }

@@ -19,7 +19,7 @@ from deployments.api.answers import made_headers
 from deployments.api.body import Body, read_body
 from deployments.api.catalogue import describe_plan, list_models
 from deployments.api.content import Content, parse_range
-from deployments.api.documents import answers, describe_api, ref, takes
+from deployments.api.documents import ANALYTICS, answers, describe_api, ref, takes
 from deployments.api.service import LONGEST_KEY, MOST_LISTED, Created, Event, VideoService
 from deployments.api.tracing import TracedRequests
 from deployments.api.waiting import waited_for
@@ -28,6 +28,7 @@ from deployments.auth import METRICS, READ, WRITE, Caller, is_loopback
 from deployments.etags import is_known
 from deployments.jobs.records import COMPLETED
 from deployments.playground import mount
+from deployments.settings import MOST_DAYS
 from deployments.telemetry.exposition import CONTENT_TYPE_LATEST
 
 POLL_AFTER_MS = 500
@@ -125,6 +126,7 @@ class Routes:
         add("POST", "/v1/plans", self.plan, answers({JSON: ANY_OBJECT}, 400, 404, 413, 415), **asks)
         add("GET", "/v1/models", self.models, plain)
         add("GET", "/v1/graph", self.graph, plain)
+        add("GET", "/v1/analytics", self.analytics, answers({JSON: ref("Analytics")}, 400))
         add("GET", "/metrics", self.metrics, answers({PROMETHEUS: {"type": "string"}}))
         add("GET", "/healthz", self.healthz, {200: plain[200]})
         add("GET", "/readyz", self.readyz, {200: plain[200], 503: {**plain[200], "description": "Something is starting or has failed."}})
@@ -229,6 +231,13 @@ class Routes:
         """The stages of each family with their replicas and queues, and how many jobs there are."""
         await self._caller(request, READ)
         return JSONResponse({"families": await self._surroundings.graph(), "jobs": await self._service.counts()})
+
+    async def analytics(
+        self, request: Request, days: Annotated[int, Query(ge=1, le=MOST_DAYS, description="The last so many, today included, UTC.")] = 30
+    ) -> Response:
+        """What became of the jobs that ended in these days: of the caller's own, or with the scope `admin` of all tenants'."""
+        found = await self._service.analytics(days, caller=await self._caller(request, READ))
+        return JSONResponse(ANALYTICS.dump_python(found, mode="json"))
 
     async def metrics(self, request: Request) -> Response:
         """What is measured, for Prometheus. With keys it needs one of the scope `metrics`."""

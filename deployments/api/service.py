@@ -31,7 +31,8 @@ from deployments.api.watching import Watcher
 from deployments.api.wire import Asked, Wire
 from deployments.artifacts import preview_key, upload_key
 from deployments.assigning import Assigner
-from deployments.auth import Authenticator, Caller
+from deployments.auth import ADMIN, Authenticator, Caller
+from deployments.jobs.analytics import Analytics
 from deployments.jobs.records import COMPLETED, FINAL, LIVE, Job, NewJob
 from deployments.outgoing import Outgoing
 from deployments.settings import ApiArgs
@@ -92,6 +93,7 @@ class VideoService:
         self._watcher = Watcher(storage.jobs)
         self._readers = Readers()
         self._watching: Counter[str] = Counter()
+        self._analysing = asyncio.Lock()
         self._authenticator = authenticator
 
     @property
@@ -232,6 +234,12 @@ class VideoService:
     async def counts(self) -> dict[str, int]:
         """Live jobs by status."""
         return await asyncio.to_thread(self._storage.jobs.counts)
+
+    async def analytics(self, days: int, *, caller: Caller) -> Analytics:
+        """Of all tenants for an admin, else of the caller's own. One at a time: it may read millions of rows."""
+        tenant = None if ADMIN in caller.scopes else caller.tenant
+        async with self._analysing:
+            return await asyncio.to_thread(self._storage.ended.analyse, days, tenant)
 
     async def _named_source(self, body: Body, caller: Caller) -> tuple[Job | None, Body]:
         """The finished video that `video` names, and the body without it; no job where it is an upload."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from aiprod_components.families import make_family
 from aiprod_components.pipelines import parse_request
@@ -13,6 +14,7 @@ from deployments import upkeep as module
 from deployments.artifacts import file_key, step_key
 from deployments.assigning import Assigner
 from deployments.jobs.records import Claim, Job, NewJob
+from deployments.jobs.tables import ended_jobs
 from deployments.settings import ApiArgs
 from deployments.storage import Storage, open_storage
 from deployments.telemetry.account import Account
@@ -118,3 +120,12 @@ def test_shared_results_stay_when_one_of_their_users_goes(tmp_path: Path) -> Non
     job, places = finished(storage, assigner, number=1, retention=3600)
     assigner.remove(job)
     assert all(storage.artifacts.stat(place) for place in places.values()) and storage.artifacts.stat(f"videos/{job.id}/1/video") is None
+
+
+def test_what_ended_too_long_ago_to_be_looked_back_on_is_forgotten(args: ApiArgs, storage: Storage, assigner: Assigner) -> None:
+    for number, days in enumerate((0, 399, 400)):
+        job, _ = finished(storage, assigner, number=number, retention=3600)
+        with storage.ended._database.write() as connection:
+            connection.execute(update(ended_jobs).where(ended_jobs.c.id == job.id).values(day=ended_jobs.c.day - days))
+    asyncio.run(Upkeep(args, assigner, Account("one")).sweep())
+    assert sum(day.completed for day in storage.ended.analyse(1000).days) == 2
