@@ -121,12 +121,16 @@ class Search:
     def __init__(self, model: Model, slo: Slo, *, most: Sequence[int]) -> None:
         self._model, self._slo, self._most = model, slo, most
 
-    def judge(self, replicas: Sequence[int], columns: Columns, seconds: float) -> Verdict:
+    def judge(self, replicas: Sequence[int], columns: Columns, seconds: float, part: Columns | None = None) -> Verdict:
+        """What comes in so many seconds, by a part of it (None: all); the work that comes is that of all in any case."""
+        return self._judge(replicas, columns if part is None else part, self._loads(columns, seconds))
+
+    def _judge(self, replicas: Sequence[int], columns: Columns, loads: Sequence[float]) -> Verdict:
         model = self._model.with_replicas(tuple(replicas))
         outcome = simulate(model, columns)
         latency = {quantile: outcome.quantile(quantile) for quantile in self._slo.latency}
         late = self._slo.faults(latency)
-        full = _overfull(model, columns, seconds)
+        full = _overfull(model, loads)
         told = [f"{model.lines[line].name} has {load:.1%} of the work that it can do" for line, load in full.items()]
         worst = max(full, key=full.__getitem__) if full else None
         return Verdict(outcome, (*late, *told), self._most_waited_for(outcome) if worst is None else model.lines[worst].name)
@@ -140,35 +144,44 @@ class Search:
 
     def fewest(self, columns: Columns, *, seconds: float, prices: Sequence[float]) -> tuple[int, ...]:
         """Raises InvalidRequestError when the promise cannot be kept; where stages share cores, the best there is."""
-        part, length = excerpt(columns, seconds)
-        self._check_possible(part, length)
-        least = self.bound(part, length)
-        found = self._grown(least, part, length)
-        if len(part) < len(columns):
-            found = self._grown(found, columns, seconds)
-        return self._trimmed(found, least, part, length, prices)
+        self._check_possible(columns)
+        part = self.part_of(columns)
+        loads, least = self._loads(columns, seconds), self.bound(columns, seconds)
+        found = self._trimmed(self._grown(least, part, loads), least, part, loads, prices)
+        # The rest may bring other work than the densest part, which asks for more elsewhere.
+        enough = found if len(part) == len(columns) else self._grown(found, columns, loads)
+        return found if enough == found else self._trimmed(enough, found, columns, loads, prices)
+
+    def part_of(self, columns: Columns) -> Columns:
+        """What stands for all of them: the densest part, unless its work alone takes too long, which that of all does not."""
+        part = excerpt(columns)
+        return columns if self._late_alone(part) else part
 
     def bound(self, columns: Columns, seconds: float) -> tuple[int, ...]:
-        """Fewer would fall behind for ever."""
-        loads = [work / seconds for work in work_of(self._model, columns)]
-        return tuple(min(at_least(load), most) for load, most in zip(loads, self._most, strict=True))
+        """Fewer would have more to do than they can."""
+        return tuple(min(at_least(load), most) for load, most in zip(self._loads(columns, seconds), self._most, strict=True))
 
-    def _check_possible(self, columns: Columns, seconds: float) -> None:
+    def _loads(self, columns: Columns, seconds: float) -> list[float]:
+        """Seconds of work a second for each line."""
+        return [work / seconds for work in work_of(self._model, columns)]
+
+    def _late_alone(self, columns: Columns) -> list[str]:
+        """What breaks the promise where nobody waits for another."""
         lines = tuple(replace(line, machine=None) for line in self._model.lines)
-        alone = replace(self._model, machines=(), lines=lines, slots=UNLIMITED)
-        outcome = simulate(alone, columns)
-        late = self._slo.faults({quantile: outcome.quantile(quantile) for quantile in self._slo.latency})
-        if late:
-            work = work_of(alone, columns)
-            longest = alone.lines[int(np.argmax(work))].name
+        outcome = simulate(replace(self._model, machines=(), lines=lines, slots=UNLIMITED), columns)
+        return self._slo.faults({quantile: outcome.quantile(quantile) for quantile in self._slo.latency})
+
+    def _check_possible(self, columns: Columns) -> None:
+        if late := self._late_alone(columns):
+            longest = self._model.lines[int(np.argmax(work_of(self._model, columns)))].name
             raise InvalidRequestError(
                 f"slo: {late[0]} where no video waits for another, so no number of replicas helps; promise more time, or make "
                 f"{longest} faster, which most of the work is for",
                 field="slo",
             )
 
-    def _grown(self, replicas: tuple[int, ...], columns: Columns, seconds: float) -> tuple[int, ...]:
-        while not (verdict := self.judge(replicas, columns, seconds)).holds:
+    def _grown(self, replicas: tuple[int, ...], columns: Columns, loads: Sequence[float]) -> tuple[int, ...]:
+        while not (verdict := self._judge(replicas, columns, loads)).holds:
             outcome = verdict.outcome
             waits = outcome.waited[:, outcome.late(min(self._slo.latency.values()))].sum(axis=1)
             room = [line for line, most in enumerate(self._most) if replicas[line] < most]
@@ -180,27 +193,29 @@ class Search:
         return replicas
 
     def _trimmed(
-        self, replicas: tuple[int, ...], least: tuple[int, ...], columns: Columns, seconds: float, prices: Sequence[float]
+        self, replicas: tuple[int, ...], least: tuple[int, ...], columns: Columns, loads: Sequence[float], prices: Sequence[float]
     ) -> tuple[int, ...]:
         """Without what is not needed, the dearest first, until no stage can do with one less."""
-        if not self.judge(replicas, columns, seconds).holds:
-            return self._idle_given_back(replicas, least, columns, seconds)
+        if not self._judge(replicas, columns, loads).holds:
+            return self._idle_given_back(replicas, least, columns, loads)
         before: tuple[int, ...] = ()
         while before != replicas:
             before = replicas
             for line in sorted(range(len(replicas)), key=prices.__getitem__, reverse=True):
 
                 def does(count: int, line: int = line) -> bool:
-                    return self.judge((*replicas[:line], count, *replicas[line + 1 :]), columns, seconds).holds  # noqa: B023
+                    return self._judge((*replicas[:line], count, *replicas[line + 1 :]), columns, loads).holds  # noqa: B023
 
                 fewer = smallest(does, least[line], replicas[line])
                 replicas = (*replicas[:line], fewer, *replicas[line + 1 :])
         return replicas
 
-    def _idle_given_back(self, replicas: tuple[int, ...], least: tuple[int, ...], columns: Columns, seconds: float) -> tuple[int, ...]:
+    def _idle_given_back(
+        self, replicas: tuple[int, ...], least: tuple[int, ...], columns: Columns, loads: Sequence[float]
+    ) -> tuple[int, ...]:
         """Where the promise cannot be kept, more replicas than the fewest are kept only if they bring it nearer."""
         tightest = min(self._slo.latency)
-        grown, few = (self.judge(each, columns, seconds).outcome.quantile(tightest) for each in (replicas, least))
+        grown, few = (self._judge(each, columns, loads).outcome.quantile(tightest) for each in (replicas, least))
         return replicas if grown < few * 0.99 else least
 
 
@@ -220,7 +235,8 @@ def find_break(setting: Setting, search: Search, replicas: Sequence[int]) -> Bre
 
     def judge(factor: float) -> Verdict:
         traffic = setting.traffic.scaled(factor)
-        return search.judge(replicas, *excerpt(traffic.columns(), traffic.seconds))
+        columns = traffic.columns()
+        return search.judge(replicas, columns, traffic.seconds, search.part_of(columns))
 
     kept, broken = 1.0, None
     for factor in (1.0, *DENSER):
@@ -253,24 +269,23 @@ def _monolith(setting: Setting, slo: Slo, kind: Monolith, columns: Columns) -> M
     return MonolithPlan(kind, memory, replicas[0], search.judge(replicas, columns, setting.traffic.seconds))
 
 
-def excerpt(columns: Columns, seconds: float) -> tuple[Columns, float]:
-    """The densest part of so many arrivals that they can be simulated again and again, and its length."""
+def excerpt(columns: Columns) -> Columns:
+    """The densest part of so many arrivals that they can be simulated again and again."""
     if len(columns) <= EXCERPT:
-        return columns, seconds
+        return columns
     spans = columns.at[EXCERPT:] - columns.at[:-EXCERPT]
     begin = int(np.argmin(spans))
     part = slice(begin, begin + EXCERPT)
     start = columns.at[begin]
-    return Columns(columns.at[part] - start, columns.kind[part], columns.cancelled_at[part] - start), float(spans[begin])
+    return Columns(columns.at[part] - start, columns.kind[part], columns.cancelled_at[part] - start)
 
 
-def _overfull(model: Model, columns: Columns, seconds: float) -> dict[int, float]:
+def _overfull(model: Model, loads: Sequence[float]) -> dict[int, float]:
     """Lines that more work comes to than they can do, and how much of it; where cores are shared, the one with most of their work."""
-    work = work_of(model, columns)
-    full = {place: each / seconds / line.replicas for place, (each, line) in enumerate(zip(work, model.lines, strict=True))}
+    full = {place: load / line.replicas for place, (load, line) in enumerate(zip(loads, model.lines, strict=True))}
     over = {place: load for place, load in full.items() if load > FULL}
     for number, machine in enumerate(model.machines):
-        on_it = {place: each * model.lines[place].threads for place, each in enumerate(work) if model.lines[place].machine == number}
-        if (load := sum(on_it.values()) / seconds / machine.cores) > FULL:
+        on_it = {place: each * model.lines[place].threads for place, each in enumerate(loads) if model.lines[place].machine == number}
+        if (load := sum(on_it.values()) / machine.cores) > FULL:
             over |= {max(on_it, key=on_it.__getitem__): load}
     return over

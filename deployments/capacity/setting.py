@@ -90,10 +90,16 @@ class Setting:
 
 
 def work_of(model: Model, columns: Columns) -> list[float]:
-    """Seconds of work for each line, on devices of their own."""
-    counts = np.bincount(columns.kind, minlength=len(model.jobs))
+    """Seconds of work for each line, on devices of their own; of a job that is cancelled, what is done by then if it waits for nobody."""
     work = [0.0] * len(model.lines)
-    for count, visits in zip(counts.tolist(), model.jobs, strict=True):
+    for kind, visits in enumerate(model.jobs):
+        here = columns.kind == kind
+        left = (columns.cancelled_at - columns.at)[here] - model.overhead.before - model.overhead.held
+        cancelled = left[np.isfinite(left)]
+        whole = len(left) - len(cancelled)
+        ends: list[float] = []
         for visit in visits:
-            work[visit.line] += count * visit.seconds
+            begin = max((ends[source] for source in visit.inputs), default=0.0) + visit.hop
+            ends.append(begin + visit.seconds)
+            work[visit.line] += whole * visit.seconds + float(np.clip(cancelled - begin, 0.0, visit.seconds).sum())
     return work

@@ -2,18 +2,23 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from aiprod_components.errors import InvalidRequestError
 from aiprod_components.families.ltx2 import unserved_ltx2
 from deployments.capacity.graph import graphs_of
+from deployments.capacity.model import Line, Model, Visit
 from deployments.capacity.plan import NEVER, Plan, Search, excerpt, make_plan, smallest
 from deployments.capacity.pools import Pools, hourly, packed
 from deployments.capacity.report import report_of
 from deployments.capacity.served import Served
-from deployments.capacity.setting import Setting
+from deployments.capacity.setting import Setting, work_of
+from deployments.capacity.simulate import simulate
 from deployments.capacity.slo import parse_slo
-from deployments.capacity.traffic import Traffic
+from deployments.capacity.times import Overhead
+from deployments.capacity.traffic import Columns, Traffic
+from tests.capacity.lines import arrivals, tandem
 from tests.capacity.settings import SECONDS, STAGES, cpu_pools, gpu_pools, setting, times, traffic
 
 MONOLITH = {"accelerator": "H200", "price_per_hour": 6.0, "memory_gb": 141}
@@ -120,10 +125,65 @@ def test_what_shared_cores_cannot_keep_is_told_and_planned_as_well_as_may_be() -
 def test_long_traffic_is_searched_at_its_densest_and_checked_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.capacity.plan.EXCERPT", 300)
     busy = traffic(seconds=3000)
-    part, seconds = excerpt(busy.columns(), 3000)
-    assert len(part) == 300 and part.at[0] == 0 and 300 / seconds > len(busy.columns()) / 3000
+    part = excerpt(busy.columns())
+    assert len(part) == 300 and part.at[0] == 0 and 300 / part.at[-1] > len(busy.columns()) / 3000
     plan = planned("p95=9s", of=busy)
     assert plan.verdict.holds and len(plan.verdict.outcome.columns) == len(busy.columns())
+
+
+def two_kinds(cheap: list[float], long: list[float]) -> Columns:
+    """Jobs of the first line, and of the second."""
+    at = np.array([*cheap, *long])
+    kind = np.array([0] * len(cheap) + [1] * len(long))
+    order = np.argsort(at, kind="stable")
+    return Columns(at[order], kind[order], np.full(len(at), np.inf))
+
+
+def searching(slo: str, *, seconds: tuple[float, float] = (0.01, 60.0)) -> Search:
+    lines = Line("cheap"), Line("long")
+    model = Model(lines, tuple((Visit(line, takes),) for line, takes in enumerate(seconds)), (0, 0))
+    return Search(model, parse_slo(slo), most=[NEVER] * 2)
+
+
+def test_what_comes_outside_the_densest_part_has_its_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.capacity.plan.EXCERPT", 300)
+    columns = two_kinds([second / 150 for second in range(300)], [10.0 + 10 * number for number in range(200)])
+    search = searching("p95=90s")
+    replicas = search.fewest(columns, seconds=2010, prices=[1.0, 1.0])
+    # A job of 60 s every 10 s keeps six busy.
+    assert replicas == (1, 6) and search.judge(replicas, columns, 2010).holds
+
+
+def test_a_burst_is_not_taken_for_the_traffic_of_every_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.capacity.plan.EXCERPT", 300)
+    burst = two_kinds([second / 150 for second in range(299)], [1.0, *(10.0 + 10 * number for number in range(199))])
+    search = searching("p95=90s")
+    assert search.bound(burst, 2010) == (1, 6)
+    assert search.fewest(burst, seconds=2010, prices=[1.0, 1.0]) == (1, 6)
+
+
+def test_a_densest_part_that_is_late_by_itself_does_not_refuse_the_traffic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.capacity.plan.EXCERPT", 20)
+    columns = two_kinds([10.0 + number for number in range(980)], [number / 10 for number in range(20)])
+    assert searching("p95=30s").fewest(columns, seconds=1000, prices=[1.0, 1.0]) == (1, 2)
+
+
+def test_a_cancelled_job_is_work_until_then() -> None:
+    overhead = Overhead(before=0.5, held=0.5)
+    model = tandem([4.0, 2.0, 1.0], [NEVER] * 3, hop=0.25, overhead=overhead)
+    columns = arrivals([0.0, 10.0, 20.0, 30.0], cancelled_at={1: 10.5, 2: 22.25, 3: 36.5})
+    assert work_of(model, columns) == pytest.approx([4 + 0 + 1 + 4, 2 + 0 + 0 + 1, 1])
+    assert work_of(model, columns) == pytest.approx(simulate(model, columns).busy.tolist())
+
+
+def test_jobs_that_are_cancelled_early_take_few_replicas() -> None:
+    lines = (Line("long"),)
+    search = Search(Model(lines, ((Visit(0, 60.0),),), (0,)), parse_slo("p95=120s"), most=[NEVER])
+    at = np.arange(0.0, 3000.0, 5.0)
+    columns = Columns(at, np.zeros(len(at), dtype=np.int64), np.where(np.arange(len(at)) % 10, at + 0.6, np.inf))
+    # A tenth works 60 s, the others 0.6 s: 1.3 seconds of work a second.
+    assert search.bound(columns, 3000) == (2,)
+    assert search.fewest(columns, seconds=3000, prices=[1.0]) <= (3,)
 
 
 def test_the_smallest_that_does_is_found() -> None:
