@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 from functools import cache
 from json import dumps
 from typing import Any
@@ -34,7 +35,9 @@ from aiprod_components.values import Frames, Waveform
 from deployments.api import errors
 from deployments.api.body import Body, read_body
 from deployments.api.catalogue import describe_plan, list_models
+from deployments.api.documents import ANALYTICS
 from deployments.api.wire import Asked, Wire
+from deployments.jobs.analytics import Analytics, Day, FamilyTimes, Spread, StageTimes, Usage
 from deployments.playground import mount
 
 FINAL = ("completed", "failed", "cancelled")
@@ -73,12 +76,13 @@ class StandInJob:
 @dataclass
 class StandIn:
     """What the stand-in is told and remembers. `pace` is what a step of 33 frames takes, in seconds; with a `key` it wants that; every
-    event stream breaks after `cut_after` events; with `sounds` it makes sounds alone, too."""
+    event stream breaks after `cut_after` events; with `sounds` it makes sounds alone, too; `analytics` it tells instead of its own."""
 
     pace: float = 0.03
     key: str | None = None
     cut_after: int | None = None
     sounds: bool = False
+    analytics: Analytics | None = None
     jobs: dict[str, StandInJob] = field(default_factory=dict)
     posts: dict[str, str] = field(default_factory=dict)
     keys_seen: list[str | None] = field(default_factory=list)
@@ -344,6 +348,10 @@ def _add_the_rest(app: FastAPI, stand_in: StandIn) -> None:
     async def models() -> Any:
         return list_models(stand_in.wire)
 
+    @app.get("/v1/analytics")
+    async def analytics(days: int) -> Any:
+        return ANALYTICS.dump_python(stand_in.analytics or counted(stand_in, days), mode="json")
+
     @app.get("/readyz")
     async def ready() -> Any:
         return {"status": "ready", "applications": {"miniature": "RUNNING", "api": "RUNNING"}}
@@ -356,6 +364,17 @@ def _add_the_rest(app: FastAPI, stand_in: StandIn) -> None:
         stages = [{"name": name, "replicas": 1, "queued": 0, "running": at.count(name)} for name in names]
         jobs = {status: sum(video["status"] == status for video in videos) for status in ("queued", "in_progress")}
         return JSONResponse({"families": {"miniature": {"status": "RUNNING", "stages": stages}}, "jobs": jobs})
+
+
+def counted(stand_in: StandIn, days: int) -> Analytics:
+    """Its jobs that ended, today all of them, as if each had run its last step alone."""
+    today, ended = date(2026, 9, 21), [job.video for job in stand_in.jobs.values() if job.video["status"] in FINAL]
+    ends = [sum(video["status"] == status for video in ended) for status in FINAL]
+    spread = Spread(len(ended), 0.5, 1.5)
+    times = (FamilyTimes("miniature", spread, spread, (StageTimes("denoiser", spread, 0),)),) if ended else ()
+    usage = (Usage("local", "miniature", len(ended), 1.5, 0.0, 3.25, None),) if ended else ()
+    before = [Day(today - timedelta(days=ago), 0, 0, 0) for ago in range(days - 1, 0, -1)]
+    return Analytics(before[0].day, today, None, None, (*before, Day(today, ends[0], ends[1], ends[2])), times, usage, ())
 
 
 @contextmanager

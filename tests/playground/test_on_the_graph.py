@@ -9,6 +9,7 @@ from tests.playground.test_playground import (
     test_a_video_is_extended,
     test_a_video_is_remixed_and_its_settings_are_used_again,
     test_axe_finds_nothing_on_a_phone_during_and_after_a_video,
+    test_what_was_made_is_counted_and_the_draft_and_the_video_are_still_there_afterwards,
 )
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "test_a_video_is_extended",
     "test_a_video_is_remixed_and_its_settings_are_used_again",
     "test_axe_finds_nothing_on_a_phone_during_and_after_a_video",
+    "test_what_was_made_is_counted_and_the_draft_and_the_video_are_still_there_afterwards",
 ]
 
 pytestmark = pytest.mark.timeout(PATIENCE)

@@ -215,3 +215,20 @@ def test_axe_finds_nothing_on_a_phone_during_and_after_a_video(open_page: Open, 
     page.get_by_role("button", name="Delete", exact=True).click()
     assert violations(page) == []
     page.get_by_role("button", name="Keep").click()
+
+
+def test_what_was_made_is_counted_and_the_draft_and_the_video_are_still_there_afterwards(page: Any) -> None:
+    ask_for(page, PROMPT, num_frames=9, num_inference_steps=2)
+    wait_until_playing(page)
+    address = page.url
+    page.get_by_label("What should happen?").fill("a draft that stays")
+    page.get_by_role("link", name="Analytics").press("Enter")
+    expect(page.get_by_role("heading", name="Analytics")).to_be_focused()
+    expect(page.locator(".days .part")).not_to_have_count(0)
+    expect(page.get_by_role("region", name="miniature").get_by_role("row", name="Denoiser")).to_be_visible()
+    expect(page.get_by_role("region", name="By tenant and model").get_by_role("row", name="local")).to_contain_text("miniature")
+    assert not page.locator(".screen video").is_visible()
+    page.get_by_role("link", name="Videos").click()
+    expect(page).to_have_url(address)
+    expect(page.locator(".screen video")).to_be_visible()
+    expect(page.get_by_label("What should happen?")).to_have_value("a draft that stays")

@@ -1,5 +1,6 @@
 // the page: what is served, the draft, the videos, the one that is looked at; everything else is given its part of these
 import { Problem, pause, read, send, waitForServer } from "./api.js";
+import { ANALYTICS, Analytics } from "./analytics.js";
 import { Composer, emptyDraft, useDraft } from "./compose.js";
 import { Banners, Farewell, Header, Welcome } from "./frame.js";
 import { Gallery } from "./gallery.js";
@@ -18,7 +19,7 @@ const focusPrompt = () => document.getElementById("field-prompt").focus();
 const focusCard = id => (document.querySelector(`[data-id="${id}"] .open`) ?? document.getElementById("gallery-title")).focus();
 
 function Page({ families }) {
-  const state = useSession(), hash = useHash(), videos = useVideos();
+  const state = useSession(), videos = useVideos(), { hash, counting } = usePlace();
   const [draft, setDraft] = useState(() => emptyDraft(families[0])), made = useDraft(families, draft);
   const [graph, setGraph] = useState(null), [notice, setNotice] = useState(null), [said, say] = useState("");
   const viewer = useRef(null);
@@ -44,10 +45,12 @@ function Page({ families }) {
   const use = prompt => { setDraft(old => ({ ...old, prompt })); focusPrompt(); };
   const shown = { video: chosen, preview, plan, panel: acts.panel, setPanel: acts.setPanel, act: acts.act, make: acts.make };
   return html`
-    <a class="skip" href="#viewer-title" onClick=${e => { e.preventDefault(); viewer.current.focus(); }}>Skip to the video</a>
-    <${Header} state=${state} jobs=${graph?.jobs} />
+    ${!counting && html`
+      <a class="skip" href="#viewer-title" onClick=${e => { e.preventDefault(); viewer.current.focus(); }}>Skip to the video</a>`}
+    <${Header} state=${state} jobs=${graph?.jobs} video=${hash} counting=${counting} />
     <${Banners} state=${state} notice=${notice} dismiss=${() => setNotice(null)} />
-    <main>
+    ${counting && html`<${Analytics} />`}
+    <main hidden=${counting}>
       <${Composer} families=${families} draft=${draft} setDraft=${setDraft} made=${made} onMade=${acts.arrived} />
       <div class="results">
         <section class="viewer" aria-labelledby="viewer-title">
@@ -64,6 +67,14 @@ function Page({ families }) {
     </main>
     <p class="away" role="status">${said}</p>
     ${acts.doomed && html`<${Farewell} video=${acts.doomed} onClose=${acts.spare} onDelete=${acts.remove} />`}`;
+}
+
+/** What the address names: the figures, before which the video that was looked at is only put aside, or a video. */
+function usePlace() {
+  const named = useHash(), video = useRef(""), counting = named === ANALYTICS;
+  if (!counting) video.current = named;
+  useEffect(() => { if (counting) for (const media of document.querySelectorAll("video, audio")) media.pause(); }, [counting]);
+  return { hash: video.current, counting };
 }
 
 /** What can be done with videos, and what that opens: a panel below the video, a question before it is deleted. */

@@ -1,15 +1,21 @@
 // the session's state, what is to be said or asked -> what stands around the page's work: header, banners, dialogs, the first sight
+import { ANALYTICS } from "./analytics.js";
 import { declineKey, forgetKey, giveKey, hasKey, wantKey } from "./api.js";
 import { EXAMPLES } from "./compose.js";
 import { isLive } from "./stream.js";
 import { Button, Dialog, IconButton, explained, html, useState } from "./view.js";
 
-export function Header({ state, jobs = {} }) {
+/** `video` is what the address named before the figures. */
+export function Header({ state, jobs = {}, video = "", counting = false }) {
   const word = !state.online ? "Offline" : state.starting ? "Starting" : "Ready";
   const load = [jobs.in_progress && `${jobs.in_progress} running`, jobs.queued && `${jobs.queued} queued`].filter(Boolean).join(", ");
   return html`
     <header>
       <h1>AIPROD <span>playground</span></h1>
+      <nav aria-label="Pages">
+        <a href="#${video}" aria-current=${counting ? undefined : "page"}>Videos</a>
+        <a href="#${ANALYTICS}" aria-current=${counting ? "page" : undefined}>Analytics</a>
+      </nav>
       <p class="health ${word.toLowerCase()}">
         <span class="light" aria-hidden="true"></span>${word}${load && html`<small>${load}</small>`}
       </p>

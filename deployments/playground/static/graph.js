@@ -4,7 +4,7 @@ import { count, html, useEffect, useRef, useState, words } from "./view.js";
 const ORDER = ["prompt_enhancer", "text_encoder", "vae_encoder", "audio_encoder", "optical_flow", "denoiser", "upsampler", "refiner",
   "audio_decoder", "vae_decoder"];
 const LANE = 46, BOX = 34, PAD = 8, ROUND = 6;
-const placeOf = name => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
+export const placeOf = name => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
 
 /** `steps` of a plan ({name, stage, inputs}), `done` their names, `current` what runs now. */
 export function Graph({ family, steps, done, current }) {

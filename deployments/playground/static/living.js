@@ -11,7 +11,7 @@ export function useSession() {
   return session;
 }
 
-/** The video that the page's address names. */
+/** What the page's address names. */
 export function useHash() {
   const [hash, setHash] = useState(location.hash.slice(1));
   useEffect(() => {
