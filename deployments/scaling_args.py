@@ -3,7 +3,7 @@
 Apart from the policy, whose module Serve sends to the controller by value: what pydantic makes does not travel so.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -29,8 +29,8 @@ class PolicyArgs(BaseModel):
     stale_seconds: float = Field(default=15.0, ge=2, allow_inf_nan=False)
 
 
-def policy_faults(application: Mapping[str, Any], *, at: str) -> Iterator[str]:
-    """Of an application at this place in the config, and of its deployments."""
+def policy_faults(application: Mapping[str, Any], *, at: str, stages: Collection[str]) -> Iterator[str]:
+    """Of an application at this place in the config, and of its deployments, of which those by these names are stages."""
     said = application.get("autoscaling_policy")
     deployments = application.get("deployments") or []
     for deployment in deployments:
@@ -45,7 +45,7 @@ def policy_faults(application: Mapping[str, Any], *, at: str) -> Iterator[str]:
             yield f"{at}.autoscaling_policy.{key} is not an option; they are {', '.join(AutoscalingPolicy.model_fields)}"
     if _is_ours(said.get("policy_function")):
         yield from _argument_faults(said.get("policy_kwargs") or {}, at=f"{at}.autoscaling_policy.policy_kwargs")
-        yield from _deployment_faults(deployments, at=at)
+        yield from _stage_faults([each for each in deployments if each["name"] in stages], at=at)
     elif application.get("import_path", "").endswith(":family"):
         yield f"{at}.autoscaling_policy.policy_function is {said.get('policy_function')!r}; the policy for a family is {POLICY}"
 
@@ -81,11 +81,16 @@ def _argument_faults(arguments: Mapping[str, Any], *, at: str) -> Iterator[str]:
                 yield f"{at}.{name} is {fault['input']!r}: {fault['msg']}"
 
 
-def _deployment_faults(deployments: list[Mapping[str, Any]], *, at: str) -> Iterator[str]:
-    scaled = [deployment for deployment in deployments if deployment.get("autoscaling_config")]
-    if not scaled:
-        yield f"{at}.autoscaling_policy has nothing to scale; give a stage autoscaling_config in the place of num_replicas, or leave it out"
-    for deployment in scaled:
-        if GRACE not in deployment:
+def _stage_faults(stages: list[Mapping[str, Any]], *, at: str) -> Iterator[str]:
+    if not stages:
+        yield f"{at}.autoscaling_policy has nothing to scale; give its stages autoscaling_config, or leave it out"
+    for stage in stages:
+        place = f"{at}.{stage['name']}"
+        if not stage.get("autoscaling_config") and stage.get("num_replicas") != "auto":
+            # Serve shows a policy the others only, and it would scale them for more than this one lets through.
+            count = stage.get("num_replicas") or 1
+            way_out = f"for a fixed number say {{min_replicas: {count}, max_replicas: {count}}} in the place of num_replicas"
+            yield f"{place}.autoscaling_config is missing, and without it the policy does not know of the stage; {way_out}"
+        elif GRACE not in stage:
             # Serve's 20 s are less than most steps take, and what is not done by then is done again elsewhere.
-            yield f"{at}.{deployment['name']}.{GRACE} is missing; a replica that goes ends its calls in it: say more than a job takes"
+            yield f"{place}.{GRACE} is missing; a replica that goes ends its calls in it: say more than a job takes"

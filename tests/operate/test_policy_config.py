@@ -8,20 +8,24 @@ import pytest
 import yaml
 
 from aiprod_components.errors import ConfigError
-from deployments.scaling_args import POLICY
+from aiprod_components.stages import STAGES
+from deployments.scaling_args import POLICY, policy_faults
 from deployments.settings import check_config
 
-CONFIG = Path(__file__).parents[2] / "serve_config.yaml"
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "serve_config.yaml"
+POOLED = [*ROOT.glob("examples/clusters/*.yaml"), *ROOT.glob("k8s/overlays/*/serve_config.yaml")]
+FEEDING = ("text_encoder", "vae_encoder", "audio_encoder")  # of whose steps none waits for another in the replica
 
 
 def scaled() -> dict[str, Any]:
-    """The config as it stands, its denoiser scaled by our policy."""
+    """The config as it stands, its denoiser scaled by our policy and the other stages one each."""
     config = yaml.safe_load(CONFIG.read_text())
-    family = config["applications"][0]
-    family["autoscaling_policy"] = {"policy_function": POLICY, "policy_kwargs": {"horizon_seconds": 20}}
-    denoiser = next(each for each in family["deployments"] if each["name"] == "denoiser")
-    del denoiser["num_replicas"]
-    denoiser["autoscaling_config"] = {"min_replicas": 0, "max_replicas": 4}
+    family(config)["autoscaling_policy"] = {"policy_function": POLICY, "policy_kwargs": {"horizon_seconds": 20}}
+    for stage in stages(config):
+        del stage["num_replicas"]
+        stage["autoscaling_config"] = {"min_replicas": 1, "max_replicas": 1}
+    denoiser(config)["autoscaling_config"] = {"min_replicas": 0, "max_replicas": 4}
     dispatcher(config).update(num_replicas=2, user_config={"slots": 2})
     return config
 
@@ -30,8 +34,12 @@ def family(config: dict[str, Any]) -> dict[str, Any]:
     return config["applications"][0]
 
 
+def stages(config: dict[str, Any]) -> list[dict[str, Any]]:
+    return [each for each in family(config)["deployments"] if each["name"] in STAGES]
+
+
 def denoiser(config: dict[str, Any]) -> dict[str, Any]:
-    return next(each for each in family(config)["deployments"] if each["name"] == "denoiser")
+    return next(each for each in stages(config) if each["name"] == "denoiser")
 
 
 def dispatcher(config: dict[str, Any]) -> dict[str, Any]:
@@ -73,8 +81,12 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         "say it as miniature.autoscaling_policy, once",
     ),
     "nothing to scale": (
-        lambda c: denoiser(c).pop("autoscaling_config"),
+        lambda c: family(c).pop("deployments"),
         "miniature.autoscaling_policy has nothing to scale",
+    ),
+    "a stage that the policy would not see": (
+        lambda c: denoiser(c).update(num_replicas=2) or denoiser(c).pop("autoscaling_config"),
+        "miniature.denoiser.autoscaling_config is missing, and without it the policy does not know of the stage; for a fixed number",
     ),
     "more replicas than jobs at work": (
         lambda c: denoiser(c)["autoscaling_config"].update(max_replicas=5),
@@ -99,7 +111,14 @@ def test_a_policy_that_would_not_do_is_refused(tmp_path: Path, mistake: str) -> 
 
 def test_stages_that_are_not_at_their_most_together_need_no_slot_for_each_replica(tmp_path: Path) -> None:
     config = scaled()
-    refiner = next(each for each in family(config)["deployments"] if each["name"] == "refiner")
-    del refiner["num_replicas"]
+    refiner = next(each for each in stages(config) if each["name"] == "refiner")
     refiner["autoscaling_config"] = {"min_replicas": 0, "max_replicas": 4}
     assert checked(config, tmp_path)
+
+
+@pytest.mark.parametrize("path", POOLED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_configs_that_are_shipped_show_the_policy_every_stage_and_give_fed_ones_time_to_drain(path: Path) -> None:
+    config = yaml.safe_load(path.read_text())
+    assert list(policy_faults(family(config), at="it", stages=STAGES)) == []
+    short = {each["name"] for each in stages(config) if each["graceful_shutdown_timeout_s"] < 300}
+    assert short <= set(FEEDING)
