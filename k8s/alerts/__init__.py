@@ -21,6 +21,7 @@ class Alert:
     summary: str
 
 
+# increase() reaches out to the ends of its span, and so tells a little more than there was: a count of N is between N and N + 1/2.
 ALERTS = (
     Alert(
         "AiprodMetricsAbsent",
@@ -67,14 +68,14 @@ ALERTS = (
     ),
     Alert(
         "AiprodAttemptsAreLost",
-        'sum(increase(aiprod_lease_losses_total{reason="expired"}[15m])) > 2',
+        'sum(increase(aiprod_lease_losses_total{reason="expired"}[15m])) > 2.5',
         "0m",
         TICKET,
         "{{ $value | humanize }} leases ran out within 15 minutes: dispatchers die or stand still.",
     ),
     Alert(
         "AiprodJobsArePutBack",
-        'sum by (family) (increase(aiprod_attempts_total{outcome="put_back"}[15m])) > 10',
+        'sum by (family) (increase(aiprod_attempts_total{outcome="put_back"}[15m])) > 10.5',
         "5m",
         TICKET,
         "Jobs of {{ $labels.family }} are claimed and put back: a stage, its weights or the artifact store is not there.",

@@ -110,8 +110,11 @@ CASES: list[tuple[str, dict[str, str], bool]] = [
     ("AiprodJobsFail", {COMPLETED: "0+5x40", INVALID: "0+5x40"}, False),
     ("AiprodJobsFail", {COMPLETED: "0+10x40", FAILED: "0+1x40"}, True),
     ("AiprodAttemptsAreLost", {'aiprod_lease_losses_total{reason="expired",dispatcher="a"}': "0x25 1x15"}, False),
-    ("AiprodAttemptsAreLost", {'aiprod_lease_losses_total{reason="expired",dispatcher="a"}': "0x25 4x15"}, True),
+    ("AiprodAttemptsAreLost", {'aiprod_lease_losses_total{reason="expired",dispatcher="a"}': "5x25 7x15"}, False),
+    ("AiprodAttemptsAreLost", {'aiprod_lease_losses_total{reason="expired",dispatcher="a"}': "5x25 8x15"}, True),
     ("AiprodJobsArePutBack", {f'aiprod_attempts_total{{family="m",outcome="put_back",{DISPATCHER}}}': "0x25 5x15"}, False),
+    ("AiprodJobsArePutBack", {f'aiprod_attempts_total{{family="m",outcome="put_back",{DISPATCHER}}}': "7x25 17x15"}, False),
+    ("AiprodJobsArePutBack", {f'aiprod_attempts_total{{family="m",outcome="put_back",{DISPATCHER}}}': "7x25 18x15"}, True),
     ("AiprodJobsArePutBack", {f'aiprod_attempts_total{{family="m",outcome="put_back",{DISPATCHER}}}': "0+2x40"}, True),
     (
         "AiprodStageHasNoReplica",
@@ -159,5 +162,5 @@ def _case(name: str, series: dict[str, str], fires: bool) -> dict[str, Any]:
     return {
         "interval": "1m",
         "input_series": every,
-        "promql_expr_test": [{"expr": count, "eval_time": "36m", "exp_samples": [{"labels": "{}", "value": int(fires)}]}],
+        "promql_expr_test": [{"expr": count, "eval_time": "36m17s", "exp_samples": [{"labels": "{}", "value": int(fires)}]}],
     }
