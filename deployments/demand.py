@@ -35,6 +35,10 @@ class Rates:
             if not line["cache_hit"] and (task := by_step.get(line["step"])) is not None:
                 self.note(task.family, task.stage, units=task.units, seconds=line["run_seconds"])
 
+    def know(self, family: str) -> bool:
+        """Whether anything was learned of it. Otherwise every call counts as the smallest there is."""
+        return any(known == family for known, _ in self._sums)
+
     def seconds(self, task: Task) -> float:
         """What a call will take. A stage that nobody has seen at work takes what the family's others take for a unit."""
         if (known := self._sums.get((task.family, task.stage))) is None:

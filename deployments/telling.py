@@ -19,10 +19,14 @@ class Teller:
         self._rates, self._learned_at = Rates(), 0.0
 
     def tell(self) -> None:
-        """Asks the database and Ray's head, so not in an event loop."""
+        """Asks the database and Ray's head, so not in an event loop.
+
+        Of a family none of whose jobs has ended nothing is told, not even that it has none: that would hold when the first ones come. Until
+        then Serve's own count decides.
+        """
         self._learn()
         work = self._live_work()
-        for family in self._families:
+        for family in filter(self._rates.know, self._families):
             tell_live_work(family, work.get(family, ()))
 
     def _learn(self) -> None:
