@@ -202,6 +202,15 @@ def check_config(path: str | Path) -> dict[str, Any]:
 
 def read_config(path: str | Path) -> tuple[dict[str, Any], tuple[Family, ...]]:
     """The same, and its families, which checking it takes to make. Raises ConfigError as `check_config` does."""
+    config = load_config(path)
+    made = {_name(application): _make(application) for application in _of_builder("family", config)}
+    if faults := [*_family_faults(config, made), *_reach_faults(config)]:
+        raise ConfigError(f"{path}: " + "; ".join(faults))
+    return config, tuple(family for family in made.values() if isinstance(family, Family))
+
+
+def load_config(path: str | Path) -> dict[str, Any]:
+    """The config as it stands in the file, its options checked; not what its folders hold. Raises ConfigError as `check_config` does."""
     try:
         config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         ServeDeploySchema.model_validate(config)
@@ -211,10 +220,7 @@ def read_config(path: str | Path) -> tuple[dict[str, Any], tuple[Family, ...]]:
         raise ConfigError(f"{path} is not a Ray Serve config: {error}") from error
     if faults := list(_option_faults(config)):
         raise ConfigError(f"{path}: " + "; ".join(faults))
-    made = {_name(application): _make(application) for application in _of_builder("family", config)}
-    if faults := [*_family_faults(config, made), *_reach_faults(config)]:
-        raise ConfigError(f"{path}: " + "; ".join(faults))
-    return config, tuple(family for family in made.values() if isinstance(family, Family))
+    return config
 
 
 def _option_faults(config: Mapping[str, Any]) -> Iterator[str]:
@@ -233,7 +239,7 @@ def _application_faults(application: Mapping[str, Any]) -> Iterator[str]:
         return
     args, deployments = BUILDERS[application["import_path"]]
     yield from _invalid(application.get("args") or {}, args, at=f"{name}.args")
-    yield from policy_faults(application, at=name)
+    yield from policy_faults(application, at=name, stages=STAGES)
     for deployment in application.get("deployments") or []:
         at = f"{name}.{deployment['name']}"
         if deployment["name"] not in deployments:
@@ -272,7 +278,7 @@ def _family_faults(config: Mapping[str, Any], made: Mapping[str, Family | Aiprod
             yield f"{name}.args: {family.message}"
         else:
             yield from _stage_faults(application, family)
-        yield from slot_faults(application, at=name, slots=_slots(config))
+        yield from slot_faults(application, at=name, slots=slots_of(config))
     if [application.get("route_prefix", "/") for application in _of_builder("api", config)] != ["/"]:
         yield "one application must be deployments.graph:api, at route_prefix /"
     for application in _of_builder("api", config):
@@ -281,7 +287,7 @@ def _family_faults(config: Mapping[str, Any], made: Mapping[str, Family | Aiprod
                 yield f"{_name(application)}.args.families has {offered}, which is no application's args here"
 
 
-def _slots(config: Mapping[str, Any]) -> float:
+def slots_of(config: Mapping[str, Any]) -> float:
     """For jobs of a family, of all dispatchers together; without end where their number is not said."""
     dispatchers = [each for api in _of_builder("api", config) for each in api.get("deployments") or [] if each["name"] == DISPATCHER]
     said = dispatchers[0] if dispatchers else {}

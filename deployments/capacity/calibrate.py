@@ -4,6 +4,7 @@ What a video took is known of those that nobody else was beside: their steps had
 down is known of all the others: with one exponent the simulated trace keeps its stages as busy as the measured one did.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -134,20 +135,52 @@ def _rows_of(result: Any) -> list[Mapping[str, Any]]:
         raise InvalidRequestError(
             f"result: rows must have {', '.join(sorted(needed))} of every request; give a load test's JSON", field="rows"
         )
+    for number, row in enumerate(rows):
+        for name in ("at", "latency"):
+            _check_seconds(row[name], at=f"rows.{number}.{name}")
     return rows
+
+
+def _check_seconds(value: Any, *, at: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidRequestError(f"result: {at} must be a number of seconds, got {value!r}; give a load test's JSON", field=at)
+
+
+def _check_lines(lines: Any, graph: Graph, *, at: str) -> Lines:
+    """Receipts of the steps of this graph: those of a video made with another config tell nothing of it."""
+    known = [task.step for task in graph.tasks]
+    if not isinstance(lines, Sequence) or not all(isinstance(line, Mapping) for line in lines):
+        raise InvalidRequestError(f"result: {at} must be receipts of steps, got {lines!r}; give a load test's JSON", field=at)
+    for number, line in enumerate(lines):
+        if line.get("step") not in known:
+            told = f"result: {at}.{number}.step is {line.get('step')!r}, which the config's plan has not; it has {', '.join(known)}"
+            raise InvalidRequestError(f"{told}; name the config of the load test with --config", field=at)
+        for name in ("queued_seconds", "run_seconds"):
+            _check_seconds(line.get(name), at=f"{at}.{number}.{name}")
+    return lines
 
 
 def _made_by(rows: Sequence[Mapping[str, Any]], traffic: Traffic, served: Served, *, stages_of: Callable[[str], Lines]) -> list[Made]:
     graphs = dict(zip((each.name for each in traffic.classes), graphs_of(traffic, served.families), strict=True))
-    if strange := next((row["class"] for row in rows if row["class"] not in graphs), None):
+    if strange := [row["class"] for row in rows if row["class"] not in list(graphs)]:
         raise InvalidRequestError(
-            f"result: class {strange!r} is none of the traffic's: {', '.join(graphs)}; give both of one test", field="rows"
+            f"result: class {strange[0]!r} is none of the traffic's: {', '.join(graphs)}; give both of one test", field="rows"
         )
-    completed = [row for row in rows if row["status"] == COMPLETED]
-    if completed and not any({"stages", "id"} & row.keys() for row in completed):
+    completed = [(number, row) for number, row in enumerate(rows) if row["status"] == COMPLETED]
+    if completed and not any({"stages", "id"} & row.keys() for _, row in completed):
         raise InvalidRequestError("result: its rows have neither stages nor ids of videos, so what steps took is not known", field="rows")
-    told = [(row, row.get("stages") or stages_of(row["id"])) for row in completed]
-    return [Made(graphs[row["class"]], lines, row["at"], row["latency"]) for row, lines in told]
+
+    def made(number: int, row: Mapping[str, Any]) -> Made:
+        graph, lines = graphs[row["class"]], row.get("stages") or stages_of(_id_of(row, at=f"rows.{number}"))
+        return Made(graph, _check_lines(lines, graph, at=f"rows.{number}.stages"), row["at"], row["latency"])
+
+    return [made(number, row) for number, row in completed]
+
+
+def _id_of(row: Mapping[str, Any], *, at: str) -> str:
+    if not isinstance(video := row.get("id"), str):
+        raise InvalidRequestError(f"result: {at} has neither stages nor the id of its video; give a load test's JSON", field=at)
+    return video
 
 
 def _stage_times(made: Sequence[Made]) -> dict[str, dict[str, Any]]:

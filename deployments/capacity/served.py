@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
-from ray.serve.schema import ServeDeploySchema
 
 from aiprod_components.errors import CheckpointError, ConfigError, InvalidRequestError
 from aiprod_components.families.aiprod import RANDOM
 from aiprod_components.families.base import Family
 from aiprod_components.families.ltx2 import unserved_ltx2
 from aiprod_components.families.ltx2_folder import VERSIONS
+from deployments.capacity.model import UNLIMITED
 from deployments.capacity.pools import LABEL, Pools
-from deployments.settings import DISPATCHER, DispatcherConfig, FamilyArgs
+from deployments.settings import DISPATCHER, FamilyArgs, load_config, slots_of
 
 FAMILY_BUILDER, API_BUILDER = "deployments.graph:family", "deployments.graph:api"
 MOST_SLOTS = 1000  # of one dispatcher
@@ -28,7 +27,10 @@ DEFAULT_VERSION = "2.3"
 
 @dataclass(frozen=True)
 class Served:
-    """What a config serves. `absent` says of each family whose folder is not here what it was taken for."""
+    """What a config serves. `absent` says of each family whose folder is not here what it was taken for.
+
+    `slots` are jobs of a family at once, of all dispatchers together; UNLIMITED where these are as many as it takes.
+    """
 
     config: Mapping[str, Any]
     families: Mapping[str, Family]
@@ -48,13 +50,9 @@ class Sizes:
 
 def read_served(path: Path) -> Served:
     """Raises ConfigError for what is no config. Weights need not be here: what a plan needs to know of a family, its args tell."""
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        ServeDeploySchema.model_validate(config)
-    except OSError as error:
-        raise InvalidRequestError(f"config: {path} cannot be read ({error.strerror}); name a serve config", field="config") from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
-        raise ConfigError(f"{path} is not a Ray Serve config: {error}") from error
+    if not path.is_file():
+        raise InvalidRequestError(f"config: {path} cannot be read (no such file); name a serve config", field="config")
+    config = load_config(path)
     families: dict[str, Family] = {}
     absent: dict[str, str] = {}
     for application in _applications(config, FAMILY_BUILDER):
@@ -62,7 +60,8 @@ def read_served(path: Path) -> Served:
         families[args.name], told = _family_of(args)
         if told is not None:
             absent[args.name] = told
-    return Served(config, families, absent, _slots_in(config))
+    slots = slots_of(config)
+    return Served(config, families, absent, UNLIMITED if math.isinf(slots) else int(slots))
 
 
 def _family_of(args: FamilyArgs) -> tuple[Family, str | None]:
@@ -80,20 +79,14 @@ def _family_of(args: FamilyArgs) -> tuple[Family, str | None]:
         raise ConfigError(f"{args.name}.args.weights is {args.weights!r}, where nothing is; name its folder") from error
 
 
-def _slots_in(config: Mapping[str, Any]) -> int:
-    """Jobs of a family at once, of all dispatchers together."""
-    for application in _applications(config, API_BUILDER):
-        for deployment in application.get("deployments") or []:
-            if deployment["name"] == DISPATCHER:
-                slots = DispatcherConfig.model_validate(deployment.get("user_config") or {}).slots
-                return slots * int(deployment.get("num_replicas") or 1)
-    return DispatcherConfig().slots
-
-
 def with_sizes(served: Served, sizes: Sizes, pools: Pools) -> dict[str, Any]:
-    """The config with what was planned in the place of what it says of replicas, pools, slots and queues; all else stays."""
+    """The config with what was planned in the place of what it says of replicas, pools, slots and queues; all else stays.
+
+    Raises InvalidRequestError for a planned stage whose replicas are ranks.
+    """
     config = copy.deepcopy(dict(served.config))
-    slots = served.slots if any(pool.cores for pool in pools.pools) else max(math.ceil(sizes.at_once * ROOM), 2)
+    is_said = any(pool.cores for pool in pools.pools) and served.slots < UNLIMITED
+    slots = served.slots if is_said else max(math.ceil(sizes.at_once * ROOM), 2)
     for application in _applications(config, FAMILY_BUILDER):
         family = application["args"]["name"]
         deployments = application.setdefault("deployments", [])
@@ -104,15 +97,25 @@ def with_sizes(served: Served, sizes: Sizes, pools: Pools) -> dict[str, Any]:
             if stage not in named:
                 named[stage] = dict[str, Any](name=stage, max_ongoing_requests=1)
                 deployments.append(named[stage])
+            _check_one_process(named[stage], at=f"{family}.{stage}")
             waiting = slots * sizes.visits[family, stage]  # all steps of a plan are sent at once
             longest = 10 * math.ceil(2 * sizes.seconds[family, stage] / 10)
             _raise_to(named[stage], max_queued_requests=waiting, graceful_shutdown_timeout_s=longest)
             _size_stage(named[stage], replicas, stage, pools)
-        if not any(deployment.get("autoscaling_config") for deployment in deployments):
-            application.pop("autoscaling_policy", None)
+        # Our policy wants all stages or none; those that the traffic does not need scale by Serve's own count.
+        application.pop("autoscaling_policy", None)
     for application in _applications(config, API_BUILDER):
         _size_dispatcher(application, slots)
     return config
+
+
+def _check_one_process(deployment: Mapping[str, Any], *, at: str) -> None:
+    if deployment.get("placement_group_bundles"):
+        raise InvalidRequestError(
+            f"config: {at} has placement_group_bundles, and a pool says cards of one process; leave --output out, and write the planned "
+            "num_replicas into the config by hand",
+            field="config",
+        )
 
 
 def _raise_to(deployment: dict[str, Any], **least: int) -> None:
@@ -140,6 +143,7 @@ def _size_dispatcher(application: dict[str, Any], slots: int) -> None:
     if dispatcher is None:
         dispatcher = dict[str, Any](name=DISPATCHER)
         deployments.append(dispatcher)
+    dispatcher.pop("autoscaling_config", None)
     dispatcher["num_replicas"] = dispatchers
     dispatcher["user_config"] = {**(dispatcher.get("user_config") or {}), "slots": math.ceil(slots / dispatchers)}
 

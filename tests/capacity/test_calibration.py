@@ -25,6 +25,8 @@ FAMILY = make_family("miniature")
 SERVED = Served({}, {"miniature": FAMILY}, {}, 2)
 # Some of each alone, then all at once.
 MOMENTS = [*range(0, 400, 40), *(400 + 3.1 * number for number in range(40))]
+ROW = {"class": "small", "at": 0, "latency": 1, "status": "completed"}
+LINE = {"step": "draft", "stage": "denoiser", "queued_seconds": 0.1}
 BIG = {**DRAFT, "size": "128x128"}
 
 
@@ -115,6 +117,15 @@ def test_what_was_found_in_the_cache_says_nothing_of_its_stage() -> None:
         ({"rows": [{"class": "small"}]}, "rows must have at, class, latency, status"),
         ({"rows": [{"class": "new", "at": 0, "latency": 1, "status": "completed"}]}, "class 'new' is none of the traffic's: small, big"),
         ({"rows": [{"class": "small", "at": 0, "latency": 1, "status": "completed"}]}, "neither stages nor ids"),
+        ({"rows": [{**ROW, "at": "soon"}]}, r"rows\.0\.at must be a number of seconds, got 'soon'"),
+        ({"rows": [{**ROW, "latency": None}]}, r"rows\.0\.latency must be a number of seconds, got None"),
+        (
+            {"rows": [{**ROW, "stages": [{**LINE, "step": "music"}]}]},
+            r"rows\.0\.stages\.0\.step is 'music', which the config's plan",
+        ),
+        ({"rows": [{**ROW, "stages": [LINE]}]}, r"rows\.0\.stages\.0\.run_seconds must be a number of seconds, got None"),
+        ({"rows": [{**ROW, "class": ["small"], "stages": [LINE]}]}, r"class \['small'\] is none of the traffic's"),
+        ({"rows": [{**ROW, "id": None}]}, r"rows\.0 has neither stages nor the id of its video"),
         ({"rows": [{"class": "small", "at": 0, "latency": 1, "status": "failed"}]}, "was alone; calibrate with a traffic that begins with"),
     ],
 )
