@@ -31,8 +31,8 @@ test-slow: venv  ## the tests that `make test` leaves out, in some three minutes
 faults: venv  ## 200 jobs under kill -9 and SIGSTOP on both databases: docs/reliability.json, in some twelve minutes
 	$(BIN)/python -m tests.faults.long
 
-loadtest: venv  ## two minutes of traffic and a promise to keep: docs/loadtest; HOST=URL tests a server that is there (GRPC=HOST:PORT)
-	$(BIN)/python -m loadtests $(if $(HOST),--host $(HOST)) $(if $(GRPC),--grpc $(GRPC))
+loadtest: venv  ## two minutes of traffic and a promise to keep: docs/loadtest; HOST=URL (GRPC=HOST:PORT OUT=FOLDER) tests a server that is there
+	$(BIN)/python -m loadtests $(if $(HOST),--host $(HOST) --out $(or $(OUT),build/loadtest)) $(if $(GRPC),--grpc $(GRPC))
 
 quality: venv  ## docs/quality.md, from held-out seeds
 	$(BIN)/python -m aiprod_components.training.report

@@ -44,6 +44,11 @@ class Target:
 
 def main(arguments: Sequence[str]) -> int:
     options, more = _options(arguments)
+    try:
+        _settle(options)
+    except InvalidRequestError as error:
+        _say(str(error))
+        return BAD_INPUT
     with tempfile.TemporaryFile() as log:
         try:
             return _run(options, more, log=log)
@@ -66,14 +71,27 @@ def _options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(prog="python -m loadtests", description="Play a traffic against a server and hold it to a promise.")
     add = parser.add_argument
     add("--host", default=None, metavar="URL", help="the server to test (default: one of its own, stopped afterwards)")
-    add("--grpc", default="127.0.0.1:9000", metavar="HOST:PORT", help="where that server speaks gRPC")
+    add("--grpc", default=None, metavar="HOST:PORT", help="where that server speaks gRPC (default: it is not asked)")
     add("--config", type=Path, default=ROOT / "serve_config.yaml", help="of a server of its own")
     add("--traffic", default=DEFAULT_TRAFFIC, help="a YAML file, or one of loadtests/traffic by name")
-    add("--face", choices=("http", "grpc", "both"), default="both")
+    add("--face", choices=("http", "grpc", "both"), default=None, help="which of them is asked (default: both, where both are known)")
     add("--slo", action="append", default=None, help=f"what is promised (default, of the default traffic alone: {PROMISED_SHOWN})")
-    add("--out", type=Path, default=ROOT / "docs" / "loadtest", help="the folder of report.html and result.json")
+    add("--out", type=Path, default=None, help="the folder of report.html and result.json (default, without --host: docs/loadtest)")
     add("--throttle", action="append", type=_throttle, default=[], metavar="STAGE=PACE", help="slow a stage of this machine on purpose")
     return parser.parse_known_args(arguments)
+
+
+def _settle(options: argparse.Namespace) -> None:
+    """What was not said. Locust runs in another folder, so paths are made whole. Raises InvalidRequestError."""
+    is_known = options.grpc is not None or options.host is None
+    options.face = options.face or ("both" if is_known else "http")
+    if options.face != "http" and not is_known:
+        raise InvalidRequestError(f"--face is {options.face}, and of the server only HTTP is known; say --grpc HOST:PORT too", field="grpc")
+    if options.out is None and options.host is not None:
+        raise InvalidRequestError("--out is missing; name a folder for the report about this server", field="out")
+    options.out = (options.out or ROOT / "docs" / "loadtest").absolute()
+    if Path(options.traffic).exists():
+        options.traffic = str(Path(options.traffic).absolute())
 
 
 def _throttle(text: str) -> tuple[str, float]:

@@ -1,5 +1,6 @@
 """traffic files -> who asks; rows -> the result; promises -> what is broken of them"""
 
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -119,3 +120,34 @@ def test_the_options_are_shown_with_what_is_promised(capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0 and " ".join(PROMISED) in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        (["--host", "http://there:8000", "--out", "x", "--face", "both"], "--face is both, and of the server only HTTP is known"),
+        (["--host", "http://there:8000"], "--out is missing"),
+    ],
+)
+def test_a_server_that_is_there_is_not_taken_for_one_of_this_machine(
+    said: list[str], fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(said) == 2
+    assert fault in capsys.readouterr().err
+
+
+def test_locust_finds_what_was_named_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    commands: list[list[Any]] = []
+
+    def run(command: list[Any], **_: Any) -> subprocess.CompletedProcess[str]:
+        commands.append([str(part) for part in command])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run", run)
+    (tmp_path / "mine.yaml").write_text("name: mine")
+    assert main(["--host", "http://there:8000", "--out", "runs", "--traffic", "mine.yaml"]) == 0
+    (command,) = commands
+    for option, value in {"--traffic": tmp_path / "mine.yaml", "--html": tmp_path / "runs/report.html", "--face": "http"}.items():
+        assert command[command.index(option) + 1] == str(value)
+    assert "--grpc" not in command
