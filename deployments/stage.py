@@ -57,13 +57,14 @@ class StageReplica:
         device, ranks = best_device(), ranks_here()
         self._gpus = 0 if device.type == "cpu" else 1 if ranks is None else ranks.count
         self._swapper = Swapper(family.make(), stage, device=device, ranks=ranks)
-        weights = _configured().weights  # so that the family's are not loaded first
+        configured = _configured()
+        weights = (configured or StageConfig()).weights  # so that the family's are not loaded first
         prepared = self._swapper.prepare(weights)
         loaded = self._thread.submit(self._swapper.take, prepared, weights)
         _ = prepared.fingerprint  # which takes as long
         loaded.result()
         self._shelf, self._reporters = Shelf(), Reporters(stage)
-        self._steps, self._is_configured = 0, False
+        self._steps, self._is_configured = 0, configured is None  # then nobody calls `reconfigure` before it serves
         self._failure: str | None = None
         self._tell(weights)
 
@@ -209,13 +210,14 @@ class StageReplica:
         flush()
 
 
-def _configured() -> StageConfig:
-    """What Serve will give to `reconfigure` when the replica has been made. Serve shows it to nobody else."""
+def _configured() -> StageConfig | None:
+    """What Serve will give to `reconfigure` when the replica has been made, None where nothing. Serve shows it to nobody else."""
     try:
         context = serve.get_replica_context()
     except RayServeException:
         return StageConfig()
-    return StageConfig.model_validate(context._deployment_config.user_config or {})  # pyright: ignore[reportPrivateUsage]
+    said = context._deployment_config.user_config  # pyright: ignore[reportPrivateUsage]
+    return None if said is None else StageConfig.model_validate(said)
 
 
 def _is_replica() -> bool:

@@ -6,8 +6,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -156,6 +158,19 @@ def test_a_new_replica_says_at_once_that_it_cannot_have_its_weights(replica: Sta
         asyncio.run(replica.reconfigure({"weights": "/nowhere"}))
     with pytest.raises(ValidationError, match="weight"):
         asyncio.run(replica.reconfigure({"weight": "x"}))
+
+
+@pytest.mark.parametrize(("said", "serves_on"), [(None, True), ({}, False)])
+def test_a_replica_that_was_given_no_config_serves_already_when_its_first_comes(
+    said: dict[str, Any] | None, serves_on: bool, replica: StageReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = SimpleNamespace(_deployment_config=SimpleNamespace(user_config=said), replica_id=SimpleNamespace(unique_id="a"))
+    monkeypatch.setattr(module.serve, "get_replica_context", lambda: context)
+    monkeypatch.setattr(module, "tell_weights", lambda *what: None)
+    begun = StageReplica(FamilyArgs(name="miniature"), "denoiser")
+    with nullcontext() if serves_on else pytest.raises(CheckpointError):
+        asyncio.run(begun.reconfigure({"weights": "/nowhere"}))
+    assert asyncio.run(asked(begun)) == str(FAMILY.weights)
 
 
 def test_the_same_weights_are_not_loaded_again(replica: StageReplica, other: Path) -> None:
