@@ -23,6 +23,7 @@ ELSEWHERE = (
     {"k8s-app": "kube-dns"},
     {"app.kubernetes.io/name": "kuberay-operator"},
     {"kubernetes.io/metadata.name": "kube-system"},
+    {"kubernetes.io/metadata.name": "kuberay-system"},
     {"kubernetes.io/metadata.name": "monitoring"},
 )
 LABELS = {

@@ -137,6 +137,23 @@ def test_from_outside_only_the_ports_of_the_service_are_reached(documents: list[
         assert all(rule for rule in [*policy.get("ingress", ()), *policy.get("egress", ())])  # an empty rule allows everything
 
 
+def test_nobody_reaches_the_clouds_metadata_and_only_the_operator_s_own_pods_the_dashboard(documents: list[Document]) -> None:
+    policies = {policy["metadata"]["name"]: policy["spec"] for policy in of_kind(documents, "NetworkPolicy")}
+    ways_out = [peer for policy in policies.values() for rule in policy.get("egress", ()) for peer in rule["to"]]
+    blocks = [peer["ipBlock"] for peer in ways_out if "ipBlock" in peer]
+    assert len(blocks) == 4 and all("169.254.0.0/16" in block["except"] for block in blocks)
+    (operator,) = policies["operator-to-head"]["ingress"][0]["from"]
+    assert operator["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "kuberay-system"}}
+
+
+@pytest.mark.parametrize("overlay", [name for name in NAMES if name != "kind"])
+def test_traces_reach_a_collector_where_prometheus_is(overlay: str) -> None:
+    (policy,) = [each for each in of_kind(manifests(overlay), "NetworkPolicy") if each["metadata"]["name"] == "ray-to-collector"]
+    (rule,) = policy["spec"]["egress"]
+    assert rule["to"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    assert [port["port"] for port in rule["ports"]] == [4318]
+
+
 def test_jobs_are_kept_where_all_nodes_reach_them_and_who_asks_has_a_key(documents: list[Document]) -> None:
     (api,) = [each["args"] for each in serve_config(documents)["applications"] if each["name"] == "api"]
     assert api["keys"] is True and api["database"].startswith("postgresql") and api["artifacts"].startswith("s3://")
