@@ -23,12 +23,12 @@ from tests.graph import ENVIRONMENT, PATIENCE, graph_config, serve_client
 
 LABEL = "aiprod-pool"
 # Pool -> its GPUs, which Ray counts and torch does not see.
-POOLS = {"cpu": 0, "small": 1, "denoise": 4, "refine": 2}
+POOLS = {"small": 1, "denoise": 3, "refine": 2}  # the first has the API too
 # Stage -> its pool, its share of a GPU, and how many there may be.
 STAGES: dict[str, tuple[str, float, int]] = {
     "text_encoder": ("small", 0.2, 1),
     "vae_encoder": ("small", 0.2, 1),
-    "denoiser": ("denoise", 1, 4),
+    "denoiser": ("denoise", 1, 3),
     "upsampler": ("small", 0.2, 1),
     "refiner": ("refine", 1, 2),
     "vae_decoder": ("small", 0.2, 2),
@@ -36,7 +36,7 @@ STAGES: dict[str, tuple[str, float, int]] = {
 DELAYS = {"upscale_delay_s": 0, "downscale_delay_s": 0, "downscale_to_zero_delay_s": 5, "look_back_period_s": 2, "metrics_interval_s": 0.5}
 POLICY = {
     "policy_function": "deployments.autoscaling:WorkPolicy",
-    "policy_kwargs": {"horizon_seconds": 4, "smoothing_seconds": 1, "stale_seconds": 3},
+    "policy_kwargs": {"horizon_seconds": 8, "smoothing_seconds": 1, "stale_seconds": 3},
 }
 SLOTS = 10
 
@@ -47,14 +47,14 @@ def pooled_config() -> dict[str, Any]:
     miniature, api = config["applications"]
     miniature["autoscaling_policy"] = POLICY
     for deployment in miniature["deployments"]:
-        deployment["ray_actor_options"] = {"num_cpus": 0.01, "label_selector": {LABEL: "cpu"}}
+        deployment["ray_actor_options"] = {"num_cpus": 0.01, "label_selector": {LABEL: "small"}}
         if deployment["name"] in STAGES:
             pool, share, most = STAGES[deployment["name"]]
             del deployment["num_replicas"]
             deployment["autoscaling_config"] = {"min_replicas": 0, "max_replicas": most, "target_ongoing_requests": 1, **DELAYS}
             deployment["ray_actor_options"] = {"num_cpus": 0.01, "num_gpus": share, "label_selector": {LABEL: pool}}
     for deployment in api["deployments"]:
-        deployment["ray_actor_options"] = {"num_cpus": 0.01, "label_selector": {LABEL: "cpu"}}
+        deployment["ray_actor_options"] = {"num_cpus": 0.01, "label_selector": {LABEL: "small"}}
         if deployment["name"] == "dispatcher":
             deployment["user_config"]["slots"] = SLOTS
     return config
