@@ -34,6 +34,13 @@ def exporter() -> "Exporter | None":
     except ImportError:
         log.warning("a collector is named (OTEL_EXPORTER_OTLP_ENDPOINT), and nothing exports to it; pip install 'aiprod[telemetry]'")
         return None
+    except ValueError as error:  # the SDK's own reader of OTEL_*; a job is worth more than its trace
+        log.warning("no traces are sent, since the SDK does not take one of %s: %s; mend or unset it", ", ".join(_set()), error)
+        return None
+
+
+def _set() -> list[str]:
+    return sorted(name for name in os.environ if name.startswith("OTEL_"))
 
 
 def flush() -> None:

@@ -88,6 +88,17 @@ def test_an_attempt_whose_dispatcher_is_gone_is_told_by_who_finds_out(
     assert outcomes == {1: "lost", 2: "completed"}
 
 
+@pytest.mark.parametrize(("variable", "value"), [("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "ten"), ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "99999")])
+def test_a_variable_that_the_sdk_does_not_take_stops_traces_and_nothing_else(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv(variable, value)
+    assert exporter.__wrapped__() is None
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert variable in said and "unset" in said
+
+
 @pytest.mark.usefixtures("nowhere")
 def test_without_a_collector_nothing_is_sent_and_the_sdk_is_not_even_there() -> None:
     code = (
