@@ -23,7 +23,7 @@ check: venv
 	$(BIN)/lint-imports
 
 test: venv
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2
 
 test-slow: venv  ## the tests that `make test` leaves out, in some three minutes
 	$(BIN)/pytest -m slow
