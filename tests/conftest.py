@@ -12,6 +12,8 @@ from typing import Any
 # Before torch is loaded: two processes with as many threads as there are cores wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # Ray's workers stand back for all others by default, which here are the tests beside them.
+    os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pytest
 from jaxtyping import install_import_hook

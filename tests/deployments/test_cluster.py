@@ -140,7 +140,8 @@ def test_a_body_beyond_the_limit_is_refused(http: httpx.Client) -> None:
 
 def test_the_server_says_what_it_is(http: httpx.Client) -> None:
     assert http.get("/healthz").json() == {"status": "alive"}
-    assert http.get("/readyz").json() == {"status": "ready", "applications": {"miniature": "RUNNING", "api": "RUNNING"}}
+    applications = {"miniature": "RUNNING", "api": "RUNNING"}
+    assert http.get("/readyz").json() == {"status": "ready", "applications": applications, "unplaced": {}}
     assert set(http.get("/v1/models").json()["data"][0]["pipelines"]) == set(pipelines_of(FAMILY))
     assert http.post("/v1/plans", json=SMALL).json()["totals"]["network_calls"] == 2 * 2 + 2 + 1 + 3 + 1
     assert [http.get(page).status_code for page in ("/docs", "/redoc")] == [404, 404]
