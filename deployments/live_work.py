@@ -11,12 +11,9 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-# Ray's own libraries keep their records there; no other way in has a name without an underscore.
-from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put  # pyright: ignore[reportPrivateUsage]
+from deployments import head_store
 
 log = logging.getLogger("ray.serve")
-
-NAMESPACE = "aiprod"
 
 
 class Group(NamedTuple):
@@ -44,11 +41,11 @@ def _key(family: str) -> str:
 
 def tell_live_work(family: str, work: LiveWork) -> None:
     """For the controller to find. Asks Ray's head, so not in an event loop."""
-    _internal_kv_put(_key(family), to_text(work, at=time.time()), overwrite=True, namespace=NAMESPACE)
+    head_store.put(_key(family), to_text(work, at=time.time()))
 
 
 def fetch_live_work(family: str) -> bytes | None:
-    return _internal_kv_get(_key(family), namespace=NAMESPACE)
+    return head_store.get(_key(family))
 
 
 class _Seen:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from ray import serve
 from ray.exceptions import RayError
+from ray.serve.context import ReplicaContext
 from ray.serve.exceptions import RayServeException
 
 from aiprod_components.errors import CancelledError, UnavailableError, WeightsChangedError
@@ -186,7 +187,7 @@ class StageReplica:
 
     def _tell(self, asked: Any, fault: str | None = None) -> None:
         """Whoever plans jobs for this stage, and its operator."""
-        if not _is_replica():
+        if _replica_context() is None:
             return
         swapper, shown = self._swapper, fault
         if fault is not None and isinstance(asked, str):  # clients need not know where on the server the folder is
@@ -210,27 +211,22 @@ class StageReplica:
         flush()
 
 
+def _replica_context() -> ReplicaContext | None:
+    """None where a replica is built by hand, in a test or a notebook."""
+    try:
+        return serve.get_replica_context()
+    except RayServeException:
+        return None
+
+
 def _configured() -> StageConfig | None:
     """What Serve will give to `reconfigure` when the replica has been made, None where nothing. Serve shows it to nobody else."""
-    try:
-        context = serve.get_replica_context()
-    except RayServeException:
+    if (context := _replica_context()) is None:
         return StageConfig()
     said = context._deployment_config.user_config  # pyright: ignore[reportPrivateUsage]
     return None if said is None else StageConfig.model_validate(said)
 
 
-def _is_replica() -> bool:
-    """Or built by hand, in a test or a notebook."""
-    try:
-        serve.get_replica_context()
-    except RayServeException:
-        return False
-    return True
-
-
 def _replica_id() -> str:
-    try:
-        return serve.get_replica_context().replica_id.unique_id
-    except RayServeException:
-        return f"process-{os.getpid()}"
+    context = _replica_context()
+    return f"process-{os.getpid()}" if context is None else context.replica_id.unique_id

@@ -9,16 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
-# Ray's own libraries keep their records there; no other way in has a name without an underscore.
-from ray.experimental.internal_kv import (
-    _internal_kv_get,  # pyright: ignore[reportPrivateUsage]
-    _internal_kv_initialized,  # pyright: ignore[reportPrivateUsage]
-    _internal_kv_put,  # pyright: ignore[reportPrivateUsage]
-)
-
 from aiprod_components.errors import WeightsChangedError
+from deployments import head_store
 
-NAMESPACE = "aiprod"
 BELIEVED_SECONDS = 10.0  # for which a refusal counts more than what was told before it
 
 
@@ -56,19 +49,19 @@ class Told(NamedTuple):
 
 def tell_weights(family: str, stage: str, told: Told) -> None:
     """Asks Ray's head, so not in an event loop. Outside of a cluster nobody listens."""
-    if not _internal_kv_initialized():
+    if not head_store.is_there():
         return
     known = fetch_weights(family, [stage]).get(stage)
     if told.fault is None and known is not None and known.asked == told.asked:
         told = told._replace(fault=known.fault)  # another replica's, which was given the same
-    _internal_kv_put(_key(family, stage), json.dumps(told._asdict()), overwrite=True, namespace=NAMESPACE)
+    head_store.put(_key(family, stage), json.dumps(told._asdict()))
 
 
 def fetch_weights(family: str, stages: Iterable[str]) -> dict[str, Told]:
     """By stage, those of which something was told. Asks Ray's head."""
-    if not _internal_kv_initialized():
+    if not head_store.is_there():
         return {}
-    texts = {stage: _internal_kv_get(_key(family, stage), namespace=NAMESPACE) for stage in stages}
+    texts = {stage: head_store.get(_key(family, stage)) for stage in stages}
     return {stage: Told(**json.loads(text)) for stage, text in texts.items() if text}
 
 

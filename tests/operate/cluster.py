@@ -3,23 +3,21 @@
 That process holds the raylets and asks Ray; this one asks the API, and looks on.
 """
 
-import multiprocessing
 import os
 import tempfile
 import threading
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from tests.graph import ENVIRONMENT, PATIENCE, graph_config, serve_client
+from tests.held import Ask, Held, held
 
 LABEL = "aiprod-pool"
 # Pool -> its GPUs, which Ray counts and torch does not see.
@@ -79,13 +77,7 @@ class PooledCluster:
     """The graph on raylets, from outside."""
 
     url: str
-    _connection: Connection
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def ask(self, what: str, *arguments: Any) -> Any:
-        with self._lock:
-            self._connection.send((what, *arguments))
-            return _received(self._connection)
+    ask: Ask
 
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=PATIENCE, trust_env=False)
@@ -128,45 +120,16 @@ class PooledCluster:
 @contextmanager
 def pooled_cluster(config: dict[str, Any], *, pools: Mapping[str, int], data: Path) -> Iterator[PooledCluster]:
     """Raises RuntimeError when it does not get ready."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_hold, args=(there, config, dict(pools), data))
-    process.start()
-    there.close()
-    try:
-        yield PooledCluster(_received(here), here)
-    finally:
-        here.close()
-        process.join(60)
-        if process.is_alive():
-            process.terminate()
-            process.join(30)
+    with held(_pooled, config, dict(pools), data) as (url, ask):
+        yield PooledCluster(url, ask)
 
 
-def _received(connection: Connection) -> Any:
-    if not connection.poll(PATIENCE + 60):
-        raise RuntimeError("the process that holds the cluster does not answer")
-    fault, said = connection.recv()
-    if fault is not None:
-        raise RuntimeError(fault)
-    return said
-
-
-def _hold(connection: Connection, config: dict[str, Any], pools: Mapping[str, int], data: Path) -> None:
-    """Until the connection is closed."""
-    try:
-        with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
-            os.environ.update(ENVIRONMENT, AIPROD_DATA=str(data), RAY_TMPDIR=folder)  # not where others look for a cluster
-            with _raylets(config, pools) as actions:
-                connection.send((None, f"http://127.0.0.1:{config['http_options']['port']}"))
-                while True:
-                    what, *arguments = connection.recv()
-                    connection.send((None, actions[what](*arguments)))
-    except EOFError:
-        return
-    except Exception:  # noqa: BLE001 - told to whoever waits for it
-        with suppress(OSError):
-            connection.send((traceback.format_exc(), None))
+@contextmanager
+def _pooled(config: dict[str, Any], pools: Mapping[str, int], data: Path) -> Iterator[Held]:
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        os.environ.update(ENVIRONMENT, AIPROD_DATA=str(data), RAY_TMPDIR=folder)  # not where others look for a cluster
+        with _raylets(config, pools) as actions:
+            yield f"http://127.0.0.1:{config['http_options']['port']}", actions
 
 
 @contextmanager

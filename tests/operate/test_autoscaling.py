@@ -102,7 +102,7 @@ def test_a_wish_that_falls_fades_and_does_not_come_down_at_once() -> None:
 def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """What stands in Ray's key-value store."""
     store: dict[str, bytes] = {}
-    monkeypatch.setattr("deployments.live_work._internal_kv_get", lambda key, **_: store.get(key))
+    monkeypatch.setattr("deployments.head_store.get", store.get)
     return store
 
 
