@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import T5Config, T5EncoderModel
 
 from aiprod_components.models.video_vocabulary import NUM_TERMS, match_terms
 
@@ -109,6 +108,8 @@ class TextEncoder(nn.Module):
     """Tokens -> prompt embeds of `output_width`, normalized per token."""
 
     def __init__(self, config: TextEncoderConfig) -> None:
+        from transformers import T5Config, T5EncoderModel  # half of what the package took to import, and only this stage needs it
+
         super().__init__()
         self.config = config
         self.transformer = T5EncoderModel(
