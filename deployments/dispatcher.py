@@ -77,7 +77,9 @@ class Dispatcher:
         self._loops: list[asyncio.Task[None]] = []
         self._heart: asyncio.Task[None] | None = None
         self._heart_thread = ThreadPoolExecutor(1, "heart")  # of its own: whatever else hangs, claims are held
-        self._account, self._lost = Account(self._owner), set[Claim]()
+        self._account = Account(self._owner)
+        # Attempts whose end is being written and told, of which nothing is left to be stopped; and those that somebody else has.
+        self._over, self._lost = set[Claim](), set[Claim]()
         self._upkeep = Upkeep(args, self._assigner, self._account)
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
@@ -111,11 +113,11 @@ class Dispatcher:
 
     async def cancel(self, job_id: str) -> bool:
         """Ends the work on a job that was cancelled; answers when its replicas are free. False: it is not worked on here."""
-        tasks = [task for claim, task in self._tasks.items() if claim.id == job_id]
-        for task in tasks:
-            _end(task)
+        tasks = {claim: task for claim, task in self._tasks.items() if claim.id == job_id}
+        for claim in tasks.keys() - self._over:
+            _end(tasks[claim])
         if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks.values())
         return bool(tasks)
 
     async def activity(self) -> dict[str, dict[str, dict[str, int]]]:
@@ -189,6 +191,7 @@ class Dispatcher:
         self._tasks.pop(claim, None)
         self._families_of.pop(claim, None)
         self._runs.pop(claim, None)
+        self._over.discard(claim)
         self._lost.discard(claim)
         self._wake.set()
 
@@ -198,10 +201,9 @@ class Dispatcher:
         if claims := list(self._tasks):
             beat = partial(self._storage.jobs.heartbeat, claims, self._config.lease_seconds)
             held = await asyncio.get_running_loop().run_in_executor(self._heart_thread, beat)
-            for claim in set(claims) - held:
-                if (task := self._tasks.get(claim)) is not None:
-                    self._lost.add(claim)
-                    _end(task)
+            for claim in (set(claims) & self._tasks.keys()) - held - self._over:
+                self._lost.add(claim)
+                _end(self._tasks[claim])
 
     async def _flush(self) -> None:
         for claim, run in list(self._runs.items()):
@@ -220,6 +222,7 @@ class Dispatcher:
             try:
                 await self._attempt(job, claim)
             finally:
+                self._over.add(claim)
                 await self._tell(job, claim, began)
 
     async def _tell(self, job: Job, claim: Claim, began: float) -> None:
@@ -285,9 +288,11 @@ class Dispatcher:
 
     async def _settle(self, act: Callable[..., bool], claim: Claim, *arguments: Any) -> None:
         """Writes how a job ended, until the database has it or the claim is lost: its lease outlives no failure to write."""
+        self._over.add(claim)
         while claim in self._tasks:
             try:
                 if not await asyncio.to_thread(act, claim, *arguments):
+                    self._lost.add(claim)
                     log.warning("%s: attempt %d is not this dispatcher's any more; what it made is discarded", claim.id, claim.attempt)
                 return
             except Exception:

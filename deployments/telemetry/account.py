@@ -85,6 +85,8 @@ class Account:
 def _outcome(job: Job, now: Job | None, *, is_lost: bool) -> str:
     if now is None or (now.status == CANCELLED and now.attempt == job.attempt):
         return CANCELLED
+    if now.attempt == job.attempt and now.status == COMPLETED:
+        return COMPLETED  # nobody else completes this attempt, though the answer to who wrote it may have been lost
     if is_lost or now.attempt != job.attempt:
         return LOST
     return now.status if now.status in FINAL else PUT_BACK

@@ -55,6 +55,7 @@ def pooled_config() -> dict[str, Any]:
         deployment["ray_actor_options"] = {"num_cpus": 0.01, "label_selector": {LABEL: "small"}}
         if deployment["name"] == "dispatcher":
             deployment["user_config"]["slots"] = SLOTS
+            deployment["health_check_timeout_s"] = 3 * PATIENCE  # a test stops its process, which Serve is not to replace
     return config
 
 
@@ -92,8 +93,8 @@ class PooledCluster:
         nodes = {name: {each["node_id"] for each in told["replicas"] if each["state"] == "RUNNING"} for name, told in stages.items()}
         return Sample(time.monotonic(), states, ends, nodes, {name: told["target_num_replicas"] for name, told in stages.items()})
 
-    def wait_until(self, holds: Callable[[Sample], bool], *, patience: float = PATIENCE) -> Sample:
-        deadline = time.monotonic() + patience
+    def wait_until(self, holds: Callable[[Sample], bool]) -> Sample:
+        deadline = time.monotonic() + PATIENCE
         while not holds(sample := self.sample()):
             assert time.monotonic() < deadline, (sample.targets, sample.states)
             time.sleep(0.2)

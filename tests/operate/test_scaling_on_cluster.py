@@ -140,7 +140,7 @@ def test_while_the_dispatcher_is_silent_serves_own_count_of_calls_decides(cluste
     try:
         began = time.monotonic()
         cluster.ask("call", JOB, BURST)
-        cluster.wait_until(lambda sample: sample.targets["denoiser"] >= 2, patience=25)  # after which Serve replaces the dispatcher
+        cluster.wait_until(lambda sample: sample.targets["denoiser"] >= 2)
         told("more than one for calls of which the silent dispatcher does not know", began)
     finally:
         cluster.ask("cancel")

@@ -1,7 +1,9 @@
 """jobs, webhooks, leases -> what a dispatcher counts of them, what the database says -> the page that Prometheus reads"""
 
 import asyncio
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -164,3 +166,35 @@ def test_without_keys_the_page_is_for_this_machine(make_desk: MakeDesk) -> None:
     desk = make_desk()
     assert desk.client().get("/metrics").status_code == 200
     assert desk.client().get("/metrics", headers={"host": "evil.example"}).status_code == 401
+
+
+@pytest.mark.parametrize("meanwhile", ["the claims are held", "the job is cancelled"])
+def test_an_attempt_whose_end_is_written_is_told_whatever_comes_before_its_answer(
+    meanwhile: str, args: ApiArgs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> Page:
+        async with working(args, Stages(), monkeypatch, lease_seconds=1) as dispatcher:
+            written, answered, finish = threading.Event(), threading.Event(), dispatcher._storage.jobs.finish
+
+            def slow(claim: Claim, *rest: Any) -> bool:
+                is_written = finish(claim, *rest)
+                written.set()
+                answered.wait(30)
+                return is_written
+
+            monkeypatch.setattr(dispatcher._storage.jobs, "finish", slow)
+            video = ask(dispatcher, 1)
+            assert await asyncio.to_thread(written.wait, 30)
+            if meanwhile == "the claims are held":
+                await asyncio.sleep(1.0)  # four times what lies between two heartbeats
+                answered.set()
+            else:
+                asyncio.get_running_loop().call_later(0.2, answered.set)
+                assert await dispatcher.cancel(video), "it is still here"
+            while dispatcher._tasks:
+                await asyncio.sleep(0.01)
+            return await page_of(args, dispatcher)
+
+    page = asyncio.run(run())
+    assert page.value("aiprod_attempts_total") == page.value("aiprod_attempts_total", outcome="completed") == 1
+    assert page.value("aiprod_lease_losses_total") == 0
