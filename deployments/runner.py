@@ -25,7 +25,7 @@ def find_stages(family: str, *, stages: Iterable[str] = ALWAYS) -> dict[str, Dep
     """Of the application that serves a family, these stages. Asks the controller. Raises UnavailableError before it has started."""
     try:
         return {stage: serve.get_deployment_handle(stage, app_name=family) for stage in stages}
-    except RayServeException as error:
+    except (RayServeException, KeyError) as error:  # no Serve, or no such application
         raise UnavailableError(f"model {family} is not running yet; wait until /readyz answers 200") from error
 
 

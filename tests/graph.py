@@ -76,7 +76,7 @@ def running_graph(config: dict[str, Any], *, data: Path | None = None, environme
             # As `serve run` does it.
             serve_client().deploy_apps(ServeDeploySchema.model_validate(config))
             url = f"http://127.0.0.1:{config['http_options']['port']}"
-            _wait_until_ready(url)
+            _wait_until_ready(url, {application["name"] for application in config["applications"]})
             session = Path(folder) / "session_latest"
             yield Graph(url, config["grpc_options"]["port"], time.monotonic() - start, kept, session, config=config)
         finally:
@@ -132,15 +132,16 @@ def write_overflowing_lora(folder: Path) -> Path:
     return folder
 
 
-def _wait_until_ready(url: str) -> None:
+def _wait_until_ready(url: str, applications: set[str]) -> None:
+    """Of a family that is offered and not deployed nobody waits for the stages."""
     deadline, last = time.monotonic() + PATIENCE, "no answer"
     while time.monotonic() < deadline:
         try:
             answer = httpx.get(f"{url}/readyz", trust_env=False, timeout=30)
-            if answer.status_code == 200:
+            if answer.status_code in (200, 503) and {answer.json()["applications"].get(name) for name in applications} == {"RUNNING"}:
                 return
             last = answer.text
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, ValueError, KeyError) as error:
             last = repr(error)
         time.sleep(0.5)
     raise TimeoutError(f"the graph was not ready after {PATIENCE:.0f} s: {last}")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from ray import serve
 
+from aiprod_components.errors import UnavailableError
 from aiprod_components.families import make_family
 from aiprod_components.local import LocalStages, best_device
 from aiprod_components.local import run_plan as run_here
@@ -91,6 +92,12 @@ def test_both_denoisers_make_the_same_frames(graph: Graph) -> None:
     sealed = asyncio.run(four())
     assert len({s.open().frames_digest for s in sealed}) == 1
     assert len({receipt.replica for s in sealed for receipt in s.receipts if receipt.stage == "denoiser"}) == 2
+
+
+@pytest.mark.usefixtures("graph")
+def test_a_family_that_is_not_deployed_may_come() -> None:
+    with pytest.raises(UnavailableError, match="model ltx2 is not running yet"):
+        find_stages("ltx2")
 
 
 BAD: dict[str, tuple[dict[str, Any], str, str]] = {

@@ -135,7 +135,7 @@ def test_a_replica_that_cannot_take_new_weights_serves_on_and_says_so(
     }
     monkeypatch.setattr(Teller, "fails", staticmethod(lambda family: family.folder_of("denoiser") == other))
     told: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(module, "_is_replica", lambda: True)
+    monkeypatch.setattr(module, "_replica_context", lambda: "Serve's")
     monkeypatch.setattr(module, "tell_weights", lambda *what: told.append(what))
 
     async def spoil() -> str:

@@ -36,7 +36,7 @@ def test_queued_and_running_jobs_go_on_after_everything_was_killed(tmp_path: Pat
             deadline = time.monotonic() + PATIENCE
             while (get(server.url, running)["current"] or {}).get("stage") != "denoiser":  # type: ignore[union-attr]
                 assert time.monotonic() < deadline
-                time.sleep(0.05)
+                time.sleep(0.2)
             os.killpg(server.process.pid, signal.SIGKILL)
         with running_server(CONFIG, port=free_port(), patience=PATIENCE, log=log, data=tmp_path / "data") as server:
             videos = []
