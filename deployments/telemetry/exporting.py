@@ -23,16 +23,25 @@ NANO = 1_000_000_000
 FLUSH_SECONDS = 2.0  # that a process which ends has for what it has not sent
 
 
-@lru_cache(maxsize=1)
+_making = threading.Lock()  # one exporter, whoever asks first: two threads that import the SDK at once see half of it
+
+
 def exporter() -> "Exporter | None":
     """This process's; None where no collector is named."""
+    with _making:
+        return _made()
+
+
+@lru_cache(maxsize=1)
+def _made() -> "Exporter | None":
     disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or os.environ.get("OTEL_TRACES_EXPORTER") == "none"
     if disabled or not any(os.environ.get(name) for name in ENDPOINTS):
         return None
     try:
         return Exporter()
-    except ImportError:
-        log.warning("a collector is named (OTEL_EXPORTER_OTLP_ENDPOINT), and nothing exports to it; pip install 'aiprod[telemetry]'")
+    except ImportError as error:
+        said = "a collector is named (OTEL_EXPORTER_OTLP_ENDPOINT), and nothing exports to it (%s); pip install 'aiprod[telemetry]'"
+        log.warning(said, error)
         return None
     except ValueError as error:  # the SDK's own reader of OTEL_*; a job is worth more than its trace
         log.warning("no traces are sent, since the SDK does not take one of %s: %s; mend or unset it", ", ".join(_set()), error)

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from deployments.telemetry.exporting import ENDPOINTS, exporter, flush
+from deployments.telemetry import exporting
+from deployments.telemetry.exporting import ENDPOINTS, flush
 from tests.collector import Collector, collecting, sent_to
 
 
@@ -13,9 +14,9 @@ def nowhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No collector is named."""
     for name in ENDPOINTS:
         monkeypatch.delenv(name, raising=False)
-    exporter.cache_clear()
+    exporting._made.cache_clear()
     yield
-    exporter.cache_clear()
+    exporting._made.cache_clear()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from deployments import dispatcher as module
 from deployments.jobs.records import COMPLETED, Job
 from deployments.orders import Order
 from deployments.settings import ApiArgs
-from deployments.telemetry import names
+from deployments.telemetry import exporting, names
 from deployments.telemetry.exporting import exporter, flush
 from deployments.telemetry.traces import Span, TraceContext, record
 from tests.collector import Collector, Received
@@ -94,7 +94,7 @@ def test_a_variable_that_the_sdk_does_not_take_stops_traces_and_nothing_else(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv(variable, value)
-    assert exporter.__wrapped__() is None
+    assert exporting._made.__wrapped__() is None
     (said,) = [record.getMessage() for record in caplog.records]
     assert variable in said and "unset" in said
 
@@ -139,7 +139,7 @@ def test_what_is_not_sampled_is_sent_to_nobody(args: ApiArgs, here: Collector, m
 
 def test_the_sdks_own_settings_say_which_new_traces_are_sampled(here: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
-    exporter.cache_clear()
+    exporting._made.cache_clear()
     to = exporter()
     assert to is not None
     assert not to.samples(CONTEXT.trace_id, None, "POST") and to.samples(CONTEXT.trace_id, CONTEXT, "POST")
