@@ -2,13 +2,14 @@
 
 python -m benchmarks.capacity scale       a million videos in a day on 10,000 GPUs, simulated
 python -m benchmarks.capacity monolith    LTX-2: per-stage pools and monolith replicas on the same traffic
-python -m benchmarks.capacity validate    the miniature on this machine, which must be idle; in some 25 minutes
+python -m benchmarks.capacity validate    the miniature on this machine, which must be idle; in some 40 minutes
 
 Each writes its own part of the file and leaves the others.
 """
 
 import argparse
 import asyncio
+import itertools
 import json
 import statistics
 import sys
@@ -40,7 +41,7 @@ EXAMPLES = ROOT / "examples/capacity"
 GPUS = 10_000
 REPEATS = 3
 ALLOWED, PROMISED = 0.15, ("throughput_per_minute", "p95")
-JUDGED_BY = ("traffic", "crowd")
+CALIBRATION, JUDGED_BY = "calibration", ("traffic", "crowd")
 LARGE = {"model": "ltx2", "pipeline": "ti2vid_two_stages", "size": "1920x1088", "num_frames": 481, "num_inference_steps": 60}
 
 
@@ -139,22 +140,30 @@ def monolith() -> dict[str, Any]:
 
 
 def validate(*, seconds: float | None, repeats: int) -> dict[str, Any]:
-    """Calibrated on one traffic, then asked what two others will do, each of which is then measured several times."""
+    """Calibrated on one traffic, then asked what two others do.
+
+    All three are played in turns, several times: what else the machine's host does slows each of them as much.
+    """
     served, pools = read_served(ROOT / "serve_config.yaml"), read_yaml(EXAMPLES / "miniature/pools.yaml", Pools)
-    names = ("calibration", *JUDGED_BY)
-    traffics = {name: _cut(Traffic.load(EXAMPLES / f"miniature/{name}.yaml"), seconds) for name in names}
+    traffics = {name: _cut(Traffic.load(EXAMPLES / f"miniature/{name}.yaml"), seconds) for name in (CALIBRATION, *JUDGED_BY)}
     with (
         tempfile.TemporaryDirectory() as folder,
         running_server(ROOT / "serve_config.yaml", port=free_port(), data=Path(folder)) as server,
     ):
-        asyncio.run(play(server.url, _cut(traffics["calibration"], 20.0), first_number=10**6))  # the first calls are slower
-        measured = asyncio.run(play(server.url, traffics["calibration"], first_number=2 * 10**6))
-        found = calibrate_from_result(measured, traffics["calibration"], served, pools, stages_of=lambda video: [])
-        judged = {
-            name: _judge(server.url, Setting(traffics[name], served.families, found.times, pools, served.slots), numbers=numbers)
-            for place, name in enumerate(JUDGED_BY, start=1)
-            if (numbers := [10**7 * place + 10**6 * run for run in range(repeats)])
-        }
+        asyncio.run(play(server.url, _cut(traffics[CALIBRATION], 20.0)))  # the first calls are slower
+        # Each has a number to begin with, so that its videos are none that were made before.
+        numbers = itertools.count(10**6, 10**6)
+        plays = [
+            {name: asyncio.run(play(server.url, traffic, first_number=next(numbers))) for name, traffic in traffics.items()}
+            for _ in range(repeats)
+        ]
+    found = calibrate_from_result(
+        _one_after_the_other([played[CALIBRATION] for played in plays]), traffics[CALIBRATION], served, pools, stages_of=lambda video: []
+    )
+    judged = {
+        name: _judge(Setting(traffics[name], served.families, found.times, pools, served.slots), [played[name] for played in plays])
+        for name in JUDGED_BY
+    }
     result = {"seconds": seconds, "repeats": repeats, "times": found.times.model_dump(mode="json"), "judged": judged}
     within = all(abs(each["off"][figure]) <= ALLOWED for each in judged.values() for figure in PROMISED)
     if seconds is None:
@@ -162,12 +171,16 @@ def validate(*, seconds: float | None, repeats: int) -> dict[str, Any]:
     return {**result, "within_15_percent": within}
 
 
-def _judge(url: str, setting: Setting, *, numbers: list[int]) -> dict[str, Any]:
-    """Each run has a number to begin with, so that its videos are none that were made before."""
+def _one_after_the_other(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """So far apart that no video of one was beside one of another."""
+    apart = 2 * max(row["at"] + row["latency"] for result in results for row in result["rows"])
+    return {"rows": [{**row, "at": row["at"] + apart * place} for place, result in enumerate(results) for row in result["rows"]]}
+
+
+def _judge(setting: Setting, results: list[dict[str, Any]]) -> dict[str, Any]:
     columns = setting.traffic.columns()
-    outcome = simulate(setting.model([1] * len(setting.deployments)), columns)
-    predicted = _figures(outcome, setting.traffic.seconds)
-    runs = [_measured(asyncio.run(play(url, setting.traffic, first_number=number))) for number in numbers]
+    predicted = _figures(simulate(setting.model([1] * len(setting.deployments)), columns), setting.traffic.seconds)
+    runs = [_measured(result) for result in results]
     median = {figure: statistics.median(run[figure] for run in runs) for figure in predicted}
     off = {figure: round(predicted[figure] / median[figure] - 1, 4) for figure in predicted}
     return {"traffic": setting.traffic.name, "arrivals": len(columns), "predicted": predicted, "runs": runs, "median": median, "off": off}

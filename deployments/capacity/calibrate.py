@@ -1,7 +1,7 @@
 """finished videos with what each of their steps took -> stage times, hops, overhead, and how sharing cores slows work down
 
 What a video took is known of those that nobody else was beside: their steps had every core, and waited for nobody. How sharing slows it
-down is known of all the others: with one exponent the simulated trace's videos take as long as the measured ones did.
+down is known of all the others: with one exponent the simulated trace keeps its stages as busy as the measured one did.
 """
 
 import math
@@ -31,6 +31,7 @@ COMPLETED = "completed"
 # Of the time of a job that no step accounts for: until it may be claimed, and while it has a slot; the rest is after its end.
 BEFORE, HELD = 0.25, 0.4
 STEEPEST, HALVINGS = 4.0, 12
+MET = 1.05  # where the steepest exponent makes less of a difference, too few steps met to tell one
 
 Lines = Sequence[Mapping[str, Any]]  # receipts, as the API shows them
 
@@ -212,18 +213,20 @@ def _overhead_of(alone: Sequence[Made]) -> Overhead:
 
 
 def _contention(setting: Setting, rows: Sequence[Mapping[str, Any]], made: Sequence[Made]) -> Contention:
-    """The exponent with which the videos of the simulated trace take as long in the mean as those of the measured one.
-
-    Not their steps alone: what lies between and around these shares the cores too.
-    """
-    measured = float(np.mean([each.latency for each in made]))
+    """The exponent with which the steps of the simulated trace take as long in all as those of the measured one."""
+    measured = sum(sample.seconds for each in made for _, sample in each.samples())
     columns = columns_of(rows, setting.traffic)
+
+    def busy(exponent: float) -> float:
+        tried = replace(setting, times=setting.times.model_copy(update={"contention": Contention(exponent=exponent)}))
+        return float(simulate(tried.model([1] * len(setting.deployments)), columns).busy.sum())
+
     low, high = 0.0, STEEPEST
+    if busy(high) < MET * busy(low):
+        return Contention()
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        tried = replace(setting, times=setting.times.model_copy(update={"contention": Contention(exponent=middle)}))
-        outcome = simulate(tried.model([1] * len(setting.deployments)), columns)
-        low, high = (middle, high) if float(outcome.latency.mean()) < measured else (low, middle)
+        low, high = (middle, high) if busy(middle) < measured else (low, middle)
     return Contention(exponent=round((low + high) / 2, 3))
 
 

@@ -1,5 +1,6 @@
 """what simulated jobs took -> the stage times that they were simulated with"""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,11 @@ LINE = {"step": "draft", "stage": "denoiser", "queued_seconds": 0.1}
 BIG = {**DRAFT, "size": "128x128"}
 
 
-def trace() -> Traffic:
+def trace(moments: Sequence[float] = MOMENTS) -> Traffic:
     """The second class comes half a pause later."""
     classes = [
-        {"name": "small", "request": DRAFT, "arrival": {"kind": "at", "seconds": MOMENTS}},
-        {"name": "big", "request": BIG, "arrival": {"kind": "at", "seconds": [20 + each for each in MOMENTS]}},
+        {"name": "small", "request": DRAFT, "arrival": {"kind": "at", "seconds": list(moments)}},
+        {"name": "big", "request": BIG, "arrival": {"kind": "at", "seconds": [20 + each for each in moments]}},
     ]
     return Traffic.model_validate({"name": "trace", "seconds": 3000, "classes": classes})
 
@@ -77,6 +78,13 @@ def test_times_hops_overhead_and_contention_are_found_again(exponent: float) -> 
     assert found.times.hop.seconds == pytest.approx(0.05, rel=0.01)
     assert found.times.overhead.before + found.times.overhead.held + found.times.overhead.after == pytest.approx(0.2, rel=0.02)
     assert found.times.contention.exponent == pytest.approx(exponent, abs=0.02)
+
+
+def test_where_no_two_videos_met_cores_are_taken_to_be_shared_fairly() -> None:
+    traffic = trace(moments=[100.0 * number for number in range(20)])
+    found = calibrate_from_result(measured(traffic, cpu_pools(), exponent=1.4), traffic, SERVED, cpu_pools(), stages_of=nobody)
+    assert "40 of 40 requests" in found.times.source
+    assert found.times.contention.exponent == 1.0
 
 
 def test_without_shared_cores_every_video_tells_and_nothing_slows_down() -> None:
