@@ -25,7 +25,7 @@ check: venv
 test: venv
 	$(BIN)/pytest -n 2
 
-test-slow: venv  ## the tests that `make test` leaves out, in some six minutes
+test-slow: venv  ## the tests that `make test` leaves out, in some eight minutes
 	$(BIN)/pytest -m slow
 
 faults: venv  ## 200 jobs under kill -9 and SIGSTOP on both databases: docs/reliability.json, in some twelve minutes
