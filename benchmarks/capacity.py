@@ -18,8 +18,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from aiprod_client.server import free_port, running_server
 from benchmarks.measuring import RESULTS, ROOT, circumstances
 from benchmarks.open_loop import play
@@ -35,6 +33,7 @@ from deployments.capacity.simulate import simulate
 from deployments.capacity.slo import parse_slo
 from deployments.capacity.times import Times
 from deployments.capacity.traffic import Traffic
+from loadtests.result import latency_at
 
 RESULT = RESULTS / "capacity.json"
 EXAMPLES = ROOT / "examples/capacity"
@@ -191,9 +190,13 @@ def _figures(outcome: Outcome, seconds: float) -> dict[str, float]:
 
 
 def _measured(result: dict[str, Any]) -> dict[str, float]:
-    latency = [row["latency"] for row in result["rows"] if row["status"] == "completed"]
-    p95, p50 = (float(np.quantile(latency, share)) for share in (0.95, 0.5))
-    return {"throughput_per_minute": result["throughput_per_minute"], "p95": p95, "p50": p50, "failed": result["failed"]}
+    rows = result["rows"]
+    return {
+        "throughput_per_minute": result["throughput_per_minute"],
+        "p95": latency_at(rows, 0.95),
+        "p50": latency_at(rows, 0.5),
+        "failed": result["failed"],
+    }
 
 
 def _cut(traffic: Traffic, seconds: float | None) -> Traffic:

@@ -23,7 +23,7 @@ NANO = 1_000_000_000
 FLUSH_SECONDS = 2.0  # that a process which ends has for what it has not sent
 
 
-_making = threading.Lock()  # one exporter, whoever asks first: two threads that import the SDK at once see half of it
+_making = threading.Lock()  # the cache alone would let two threads that ask at once make one each
 
 
 def exporter() -> "Exporter | None":
